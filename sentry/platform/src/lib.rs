@@ -1,0 +1,352 @@
+//! Running application code and trapping its system calls: the sentry's only door to the host's
+//! processes and their memory.
+//!
+//! The kernel sees three things: a [`Platform`] that makes address spaces and waits for traps, a
+//! [`Context`] per application thread, and [`UserMemory`] to copy to and from an application.
+//! None of them knows a kernel object. Two implementations exist: `seccomp` (the default) and
+//! `ptrace` (fallback and cross-check); `mock` serves unit tests of the kernel.
+//!
+//! # The life of a context
+//! A context is *held* (the application thread stands still, at a trap or at birth) or *running*.
+//! [`Context::resume`] sets it running and [`Context::poll_trap`] waits until it is held again.
+//! While it is held by a system call its general registers are not in the sentry yet:
+//! [`Context::poll_capture`] brings them there when somebody needs them (signal delivery,
+//! `execve`, `clone`, `rt_sigreturn`). Faults and interrupts arrive captured.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::task::{Context as WakeContext, Poll};
+
+use abi::errno::Errno;
+
+mod registers;
+pub use registers::{Architecture, Registers, SyscallRequest};
+
+/// A mechanism that runs application code and traps its system calls.
+pub trait Platform: Send + Sync + 'static {
+    /// Name as in `--platform`.
+    fn name(&self) -> &'static str;
+
+    /// Where applications may have mappings in every address space of this platform.
+    fn layout(&self) -> Layout;
+
+    /// Makes a blank address space with one held thread in it (captured, all registers zero).
+    fn poll_new_space(
+        &self,
+        wake: &mut WakeContext<'_>,
+        request: &mut NewSpace,
+    ) -> Poll<Result<Box<dyn Context>, Errno>>;
+
+    /// Blocks the calling worker until at least one context has something new, and wakes the
+    /// futures that wait for it (their wakers only queue them; the worker polls them when this
+    /// returns). Also returns after [`Platform::kick`] and spuriously.
+    ///
+    /// # Errors
+    /// The sandbox cannot go on (the listener is gone, say).
+    fn wait(&self) -> Result<(), Errno>;
+
+    /// Makes one worker return from [`Platform::wait`], now or on its next call.
+    fn kick(&self);
+
+    /// Whether contexts may be used on any thread, or only on the one worker that calls `wait`.
+    fn affinity(&self) -> Affinity;
+
+    /// Collects host processes that ended; called by the sentry when the host reports a child's
+    /// death. Wakes contexts that died without being told to.
+    fn reap(&self);
+
+    /// The host system calls, beyond the kernel's own, that the sentry's seccomp filter must allow
+    /// after lockdown for this platform to work.
+    fn host_rules(&self) -> &'static [HostRule];
+}
+
+/// State of one [`Platform::poll_new_space`] call between polls.
+#[derive(Default)]
+pub struct NewSpace {
+    /// The platform's own progress record.
+    pub progress: Option<Box<dyn std::any::Any + Send>>,
+}
+
+/// Threads on which a platform's contexts may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// Any thread of the sentry.
+    Any,
+    /// Only the single worker thread that calls [`Platform::wait`] (and that first called it).
+    Worker,
+}
+
+/// One line of the sentry's allow-list that exists for the platform's sake.
+#[derive(Clone, Debug)]
+pub struct HostRule {
+    /// Host system call number.
+    pub call: libc::c_long,
+    /// Conditions on arguments, all of which must hold.
+    pub arguments: &'static [ArgumentRule],
+    /// Who needs it.
+    pub why: &'static str,
+}
+
+/// A condition on one argument of a host system call.
+#[derive(Clone, Copy, Debug)]
+pub struct ArgumentRule {
+    /// Argument index, 0 to 5.
+    pub index: u8,
+    /// Bits that are compared (`u64::MAX`: all).
+    pub mask: u64,
+    /// What they must be.
+    pub value: u64,
+}
+
+/// Address-space limits, in bytes from address 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Lowest address an application may map.
+    pub min_address: u64,
+    /// First address above the application's part.
+    pub max_address: u64,
+    /// The vDSO that every new space contains, if the platform has one.
+    pub vdso: Option<Vdso>,
+}
+
+/// Position of the vDSO in every new address space. It lies inside the application's part.
+#[derive(Clone, Copy, Debug)]
+pub struct Vdso {
+    /// Start of its data pages (`[vvar]`).
+    pub data_start: u64,
+    /// Start of its ELF image (`[vdso]`, `AT_SYSINFO_EHDR`), where the data pages end.
+    pub start: u64,
+    /// End of the ELF image.
+    pub end: u64,
+}
+
+/// How a held thread goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Resume {
+    /// The trapped system call returns this value (`rax`). Only after [`Trap::Syscall`]. If the
+    /// context was captured meanwhile, the value is put into `rax` and the registers are loaded.
+    Return(u64),
+    /// The host executes the trapped call as it stands, its registers being what the kernel would
+    /// have asked for. Only for an uncaptured [`Trap::Syscall`] of `munmap`, `mprotect`, `madvise`,
+    /// `mmap` (private, anonymous, `MAP_FIXED`), `arch_prctl(ARCH_SET_FS|GS)`, `sched_yield`, `exit`, `exit_group`; the
+    /// platform checks again that no reserved range is touched and answers `EINVAL` to the application otherwise.
+    Native,
+    /// Load the captured registers, as changed by the kernel.
+    Registers,
+}
+
+/// Why a thread stands still.
+#[derive(Clone, Debug)]
+pub enum Trap {
+    /// A system call; registers not captured yet.
+    Syscall(SyscallRequest),
+    /// A synchronous fault; captured.
+    Fault(Fault),
+    /// [`Interrupter::interrupt`] was called; captured.
+    Interrupted,
+    /// The thread no longer exists on the host (killed, out of memory, or it broke the stub's
+    /// protocol and was killed for it). Nothing but dropping the context is possible.
+    Died,
+}
+
+/// A synchronous fault as the host reported it (`man 2 sigaction`, siginfo).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// `SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL` or `SIGTRAP`.
+    pub signal: u8,
+    /// `si_code`.
+    pub code: i32,
+    /// `si_addr`.
+    pub address: u64,
+    /// The processor's error code (`sigcontext.err`), page-fault bits for vector 14.
+    pub error_code: u64,
+    /// The processor's exception vector (`sigcontext.trapno`).
+    pub vector: u64,
+}
+
+/// One application thread.
+pub trait Context: Send {
+    /// Sets the thread running. Does not wait.
+    fn resume(&mut self, how: Resume);
+
+    /// Ready when the thread stands still again; the waker of the last poll is woken for it.
+    fn poll_trap(&mut self, wake: &mut WakeContext<'_>) -> Poll<Trap>;
+
+    /// Brings the registers into the sentry. Ready at once if they are there already.
+    /// After [`Trap::Syscall`] the captured state is that after the `syscall` instruction, with
+    /// `rax` = the call's number as in `orig_rax`.
+    ///
+    /// # Errors
+    /// [`Died`].
+    fn poll_capture(&mut self, wake: &mut WakeContext<'_>) -> Poll<Result<(), Died>>;
+
+    /// The captured general registers; `None` while not captured. Changes take effect with
+    /// [`Resume::Registers`].
+    fn registers(&mut self) -> Option<&mut Registers>;
+
+    /// A copy of the captured vector state: an XSAVE area in the standard (non-compacted) format
+    /// with the kernel's software-reserved bytes at 464 set as in a signal frame.
+    ///
+    /// # Errors
+    /// [`Died`], also when not captured.
+    fn fp_state(&mut self) -> Result<Vec<u8>, Died>;
+
+    /// Replaces the vector state; `None` resets it to its initial state. The bytes are hostile: whatever the processor
+    /// would refuse is sanitized.
+    ///
+    /// # Errors
+    /// [`Died`], also when not captured.
+    fn set_fp_state(&mut self, state: Option<&[u8]>) -> Result<(), Died>;
+
+    /// Carries out changes of the address space in order, stopping at the first failure. Captures
+    /// the thread first if need be. Must be polled to completion with the same `operations`.
+    fn poll_memory(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        operations: &[MemoryOperation<'_>],
+    ) -> Poll<Result<(), MemoryError>>;
+
+    /// Makes a new thread or process from this one, captured at birth with the registers of `spawn`. It
+    /// stays held until its own [`Context::resume`]. Captures this thread first if need be.
+    fn poll_spawn(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        spawn: &Spawn,
+    ) -> Poll<Result<Box<dyn Context>, SpawnError>>;
+
+    /// A handle with which any other thread of the sentry makes this one stand still.
+    fn interrupter(&self) -> Arc<dyn Interrupter>;
+
+    /// The memory this thread sees.
+    fn memory(&self) -> Arc<dyn UserMemory>;
+
+    /// Host processor time used by the thread, in nanoseconds (user, system).
+    fn cpu_time_ns(&self) -> (u64, u64);
+
+    /// Kills the whole host process of this thread at once (all threads that share it; other
+    /// contexts of it report [`Trap::Died`] or are dropped).
+    fn kill(&mut self);
+}
+
+/// Interrupts a thread from elsewhere.
+pub trait Interrupter: Send + Sync {
+    /// The thread's current or next run ends with [`Trap::Interrupted`] unless another trap comes
+    /// first. A no-op while the thread is held, except that the next `resume` then ends at once with
+    /// `Interrupted`.
+    fn interrupt(&self);
+}
+
+/// Copying to and from an application's memory. Addresses are allegations: anything may fail.
+pub trait UserMemory: Send + Sync {
+    /// Copies from `address`; returns how many bytes, a prefix of `buffer`, could be read.
+    ///
+    /// # Errors
+    /// `EFAULT` if not even one byte could be read (and `buffer` is not empty).
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Copies to `address`; returns how many bytes, a prefix of `bytes`, could be written.
+    ///
+    /// # Errors
+    /// `EFAULT` if not even one byte could be written (and `bytes` is not empty).
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno>;
+
+    /// Atomically compares the aligned 32-bit word at `address` with `expected` and replaces it by `new` if equal;
+    /// returns what was there.
+    ///
+    /// # Errors
+    /// `EFAULT`; `EOPNOTSUPP` where the platform has no way to do it.
+    fn compare_exchange_u32(&self, address: u64, expected: u32, new: u32) -> Result<u32, Errno>;
+}
+
+/// One change of an address space. All addresses and lengths are whole pages, fixed by the
+/// kernel; mapping replaces what is there.
+#[derive(Clone, Debug)]
+pub enum MemoryOperation<'a> {
+    /// Private zero-filled memory. `reserve` false: `MAP_NORESERVE`.
+    MapAnonymous { address: u64, length: u64, protection: Protection, reserve: bool },
+    /// Pages of a host descriptor.
+    MapFile {
+        address: u64,
+        length: u64,
+        protection: Protection,
+        sharing: Sharing,
+        file: BorrowedFd<'a>,
+        offset: u64,
+    },
+    /// Removes whatever is there.
+    Unmap { address: u64, length: u64 },
+    /// Changes protection.
+    Protect { address: u64, length: u64, protection: Protection },
+    /// `mremap` with `MREMAP_MAYMOVE | MREMAP_FIXED` (or in place if `to == from`).
+    Move { from: u64, from_length: u64, to: u64, to_length: u64 },
+    /// `madvise` with an advice the kernel has vetted (`MADV_DONTNEED`, `MADV_FREE`, `MADV_WILLNEED`, …).
+    Advise { address: u64, length: u64, advice: i32 },
+    /// Sets the thread's FS base.
+    SetFsBase(u64),
+    /// Sets the thread's GS base.
+    SetGsBase(u64),
+}
+
+/// Whether stores reach the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// `MAP_SHARED`.
+    Shared,
+    /// `MAP_PRIVATE`.
+    Private,
+}
+
+/// Page protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Protection {
+    /// `PROT_READ`
+    pub read: bool,
+    /// `PROT_WRITE`
+    pub write: bool,
+    /// `PROT_EXEC`
+    pub execute: bool,
+}
+
+/// A change of an address space that failed.
+#[derive(Clone, Copy, Debug)]
+pub enum MemoryError {
+    /// The host refused the operation with this index; those before it took effect.
+    Refused { index: usize, errno: Errno },
+    /// See [`Died`].
+    Died,
+}
+
+/// A new thread or process that failed.
+#[derive(Clone, Copy, Debug)]
+pub enum SpawnError {
+    /// The host refused (`EAGAIN`, `ENOMEM`); the parent is unharmed.
+    Refused(Errno),
+    /// The parent died.
+    Died,
+}
+
+/// The thread is gone ([`Trap::Died`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Died;
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct Spawn {
+    /// Thread or process.
+    pub kind: SpawnKind,
+    /// General registers of the child at birth. The vector state is copied from the parent.
+    pub registers: Registers,
+    /// FS base of the child if not the parent's (`CLONE_SETTLS`).
+    pub fs_base: Option<u64>,
+}
+
+/// The relation of a new context to its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnKind {
+    /// A thread in the same host process.
+    Thread,
+    /// A host process that shares the address space (`vfork`, `CLONE_VM`).
+    SharedSpace,
+    /// A host process with a copy-on-write copy of the address space.
+    Copy,
+}
