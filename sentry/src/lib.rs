@@ -1,1 +1,3 @@
 //! The kernel's objects.
+
+pub mod spec;

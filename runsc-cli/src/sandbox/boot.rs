@@ -1,0 +1,209 @@
+//! The sentry's process, from its first instruction to its last: confinement, kernel, control server, exit status.
+//!
+//! Key types: [`BootData`] (what `start.rs` sends), [`BootReply`] (what it gets back).
+//! Neighbours: `start.rs` makes the process and its namespaces; `kernel.rs` does the work; `control.rs` serves.
+//! Invariants: nothing of the host's file system is reachable once `enter_empty_root` has returned; the process is init
+//! of its pid namespace, so whatever it has forked dies with it; it ends with the status of the container's first process.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::thread;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Gid, Uid, setresgid, setresuid};
+use sentry::spec::SandboxSpec;
+use serde::{Deserialize, Serialize};
+
+use super::channel::{Channel, ChannelError};
+use super::control::{ControlError, ControlHandler, ErrorKind, INIT, ProcessStdio, Server, SignalTarget};
+use super::kernel::{KernelFds, boot_kernel};
+use super::spawn;
+use crate::logging::{self, LogSettings};
+
+/// The hidden command that makes a process a sentry.
+pub const ROLE: &str = "boot";
+
+/// Descriptors 0, 1 and 2 are null, null and where last words go; these follow, in this order.
+pub const FIRST_DESCRIPTOR: i32 = 3;
+/// Boot channel, control listener, gofer socket, log.
+const FIXED_DESCRIPTORS: usize = 4;
+
+/// Signals that the host may send to the sentry and that are meant for the container's first process: whoever only knows
+/// the container's pid expects `kill(2)` to work on it.
+const FORWARDED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// What the sentry reads from the boot channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BootData {
+    /// What to boot.
+    pub spec: SandboxSpec,
+    /// What goes to the log descriptor, if anything does.
+    pub log: Option<LogSettings>,
+}
+
+/// What it answers when the kernel is up, or cannot be.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BootReply {
+    /// Empty on success.
+    pub result: Result<(), ControlError>,
+}
+
+/// Why the sentry cannot confine itself.
+#[derive(Debug, thiserror::Error)]
+enum ConfineError {
+    #[error("taking the sandbox's user id: {0}")]
+    Credentials(#[source] io::Error),
+    #[error("becoming session leader: {0}")]
+    Session(#[source] io::Error),
+    #[error("taking the terminal: {0}")]
+    Terminal(#[source] io::Error),
+    #[error("entering an empty root: {0}")]
+    Root(#[source] io::Error),
+}
+
+/// `runsc boot COUNT`: never returns.
+pub fn main(arguments: &[String]) -> ! {
+    let status = match arguments.first().and_then(|count| count.parse().ok()) {
+        Some(count) => match spawn::inherited_descriptors(FIRST_DESCRIPTOR, count) {
+            Ok(descriptors) => run(descriptors),
+            Err(error) => complain(&format!("boot: {error}")),
+        },
+        None => complain("boot is started by the other commands, not by hand"),
+    };
+    std::process::exit(status);
+}
+
+fn complain(message: &str) -> i32 {
+    eprintln!("runsc: {message}");
+    125
+}
+
+fn run(descriptors: Vec<OwnedFd>) -> i32 {
+    let Some((channel, listener, gofer, log, rest)) = split(descriptors) else {
+        return complain("boot: descriptors are missing");
+    };
+    let channel = Channel::new(UnixStream::from(channel));
+    let data = match channel.receive::<BootData>() {
+        Ok((data, _)) => data,
+        // The command that started us was killed, or has given up.
+        Err(ChannelError::Closed) => return 125,
+        Err(error) => return complain(&format!("boot: {error}")),
+    };
+    if let Some(settings) = &data.log {
+        logging::install(settings, log.into());
+    }
+    let booted = prepare(data.spec, gofer, rest);
+    let (result, sandbox) = match booted {
+        Ok(sandbox) => (Ok(()), Some(sandbox)),
+        Err(error) => (Err(error), None),
+    };
+    let told = channel.send(&BootReply { result }, &[]);
+    drop(channel);
+    match (told, sandbox) {
+        (Ok(()), Some(sandbox)) => sandbox.run(listener.into()),
+        _ => 125,
+    }
+}
+
+fn split(descriptors: Vec<OwnedFd>) -> Option<(OwnedFd, OwnedFd, OwnedFd, OwnedFd, Vec<OwnedFd>)> {
+    let mut each = descriptors.into_iter();
+    let fixed: Vec<OwnedFd> = each.by_ref().take(FIXED_DESCRIPTORS).collect();
+    let [channel, listener, gofer, log] = <[OwnedFd; FIXED_DESCRIPTORS]>::try_from(fixed).ok()?;
+    Some((channel, listener, gofer, log, each.collect()))
+}
+
+/// A booted kernel and the terminal of its first process.
+struct Sandbox {
+    handler: Arc<dyn ControlHandler>,
+    terminal: Option<OwnedFd>,
+}
+
+fn prepare(spec: SandboxSpec, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<Sandbox, ControlError> {
+    let internal = |what: String| ControlError::new(ErrorKind::Internal, what);
+    let wanted = if spec.container.process.terminal { 1 } else { 3 };
+    if rest.len() < wanted {
+        return Err(internal("boot: standard descriptors are missing".into()));
+    }
+    let preserved = rest.split_off(wanted);
+    let (stdio, terminal) = if spec.container.process.terminal {
+        let slave = rest.remove(0);
+        let copy = slave.try_clone().map_err(|e| internal(e.to_string()))?;
+        (ProcessStdio::Terminal(slave), Some(copy))
+    } else {
+        let files =
+            <[OwnedFd; 3]>::try_from(rest).map_err(|_| internal("boot: standard descriptors".into()))?;
+        (ProcessStdio::Files(files), None)
+    };
+    confine(terminal.as_ref()).map_err(|error| internal(error.to_string()))?;
+    let handler = boot_kernel(spec, KernelFds { gofer, stdio, preserved })?;
+    Ok(Sandbox { handler, terminal })
+}
+
+fn confine(terminal: Option<&OwnedFd>) -> Result<(), ConfineError> {
+    let (root_user, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(root_group, root_group, root_group).map_err(|e| ConfineError::Credentials(e.into()))?;
+    setresuid(root_user, root_user, root_user).map_err(|e| ConfineError::Credentials(e.into()))?;
+    spawn::forget_inheritable_capabilities().map_err(ConfineError::Credentials)?;
+    // Changing ids cleared it, and the stubs that we fork must be open to `process_vm_readv(2)` and `ptrace(2)`.
+    nix::sys::prctl::set_dumpable(true).map_err(|e| ConfineError::Credentials(e.into()))?;
+    nix::unistd::setsid().map_err(|e| ConfineError::Session(e.into()))?;
+    if let Some(terminal) = terminal {
+        spawn::control_terminal(terminal.as_fd()).map_err(ConfineError::Terminal)?;
+    }
+    enter_empty_root().map_err(|e| ConfineError::Root(e.into()))?;
+    // Blocked before there is a second thread: `forward_signals` takes them one by one.
+    let mut blocked: SigSet = FORWARDED.into_iter().collect();
+    blocked.add(Signal::SIGWINCH);
+    blocked.thread_block().map_err(|e| ConfineError::Session(e.into()))
+}
+
+/// Replaces the mount namespace's tree by one empty read-only directory, `pivot_root(2)`.
+fn enter_empty_root() -> nix::Result<()> {
+    const NOWHERE: Option<&str> = None;
+    mount(NOWHERE, "/", NOWHERE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOWHERE)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // Any directory serves as the place; this one is everywhere, and gone a moment later.
+    mount(Some("runsc"), "/proc", Some("tmpfs"), flags, Some("mode=0555,size=4k,nr_inodes=2"))?;
+    nix::unistd::chdir("/proc")?;
+    nix::unistd::pivot_root(".", ".")?;
+    // The old root now lies over the new one; see NOTES of `pivot_root(2)`.
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")
+}
+
+impl Sandbox {
+    fn run(self, listener: UnixListener) -> i32 {
+        let server = Server::new(Arc::clone(&self.handler));
+        let for_thread = server.clone();
+        thread::spawn(move || for_thread.serve(&listener));
+        let handler = Arc::clone(&self.handler);
+        thread::spawn(move || forward_signals(&*handler, self.terminal.as_ref()));
+        let status = match self.handler.wait(INIT) {
+            Ok(status) => status.code(),
+            Err(error) => complain(&format!("waiting for the first process: {error}")),
+        };
+        server.drain();
+        status
+    }
+}
+
+fn forward_signals(handler: &dyn ControlHandler, terminal: Option<&OwnedFd>) {
+    let mut set: SigSet = FORWARDED.into_iter().collect();
+    set.add(Signal::SIGWINCH);
+    while let Ok(signal) = set.wait() {
+        let done = match (signal, terminal) {
+            (Signal::SIGWINCH, Some(terminal)) => match spawn::window_size(terminal.as_fd()) {
+                Ok(size) => handler.resize(INIT, size),
+                Err(_) => Ok(()),
+            },
+            (Signal::SIGWINCH, None) => Ok(()),
+            (signal, _) => handler.signal(SignalTarget::Process(INIT), signal as i32),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, ?signal, "not forwarded");
+        }
+    }
+}

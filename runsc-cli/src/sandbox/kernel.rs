@@ -1,0 +1,34 @@
+//! Where the command line meets the kernel: the one place that hands it its specification, platform and system calls.
+//!
+//! Key function: [`boot_kernel`]. Neighbours: `boot.rs` calls it inside the confined process; `control.rs` states what it
+//! must return.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use sentry::spec::SandboxSpec;
+
+use super::control::{ControlError, ControlHandler, ErrorKind, ProcessStdio};
+
+/// What the kernel gets from outside, besides its specification.
+#[derive(Debug)]
+pub struct KernelFds {
+    /// The gofer's end is in the gofer; speak the file protocol here.
+    pub gofer: OwnedFd,
+    /// The first process's standard descriptors.
+    pub stdio: ProcessStdio,
+    /// For the first process, from descriptor 3 upwards.
+    pub preserved: Vec<OwnedFd>,
+}
+
+/// Makes the kernel and loads the container's first process, which then waits for [`ControlHandler::start`].
+///
+/// It is called on the main thread of a process that is init of its own pid namespace, in an empty read-only root, with
+/// all capabilities of its own user namespace still held: dropping them and locking system calls down is the kernel's
+/// last act before it returns. `ErrorKind::ProgramNotFound` and `ProgramNotExecutable` say that the program of
+/// `spec.container.process` does not exist or cannot be executed. SIGWINCH is blocked in every thread: the caller waits
+/// for it and calls [`ControlHandler::resize`].
+pub fn boot_kernel(spec: SandboxSpec, fds: KernelFds) -> Result<Arc<dyn ControlHandler>, ControlError> {
+    drop((spec, fds));
+    Err(ControlError::new(ErrorKind::Unsupported, "this binary was built without a kernel"))
+}
