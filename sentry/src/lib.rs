@@ -1,3 +1,18 @@
-//! The kernel's objects.
+//! The kernel: what Linux keeps in kernel space, as ordinary Rust objects of an unprivileged process.
+//!
+//! [`kernel::Kernel`] is the root from which every object can be reached. A [`task::Task`] is one
+//! application thread and one future; system calls themselves live in the crate above and are
+//! handed over at boot ([`kernel::SyscallTable`]).
+#![forbid(unsafe_code)]
 
+pub mod executor;
+pub mod kernel;
+pub mod memory;
+pub mod reactor;
+pub mod signals;
 pub mod spec;
+pub mod task;
+pub mod time;
+pub mod timers;
+pub mod vfs;
+pub mod wait;

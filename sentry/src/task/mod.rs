@@ -1,0 +1,364 @@
+//! Tasks and thread groups: one task per application thread, one thread group per process.
+//!
+//! * [`Task`]: a thread; its future is in `run.rs`.
+//! * [`ThreadGroup`]: a process: what its threads share, its place among parents, sessions and groups.
+//! * [`Credentials`]: who it is.
+//! * `spawn.rs` (clone), `exec.rs`, `exit.rs`, `wait.rs`: what happens to them.
+//!
+//! Signals are in [`crate::signals`], memory in [`crate::memory`].
+
+mod access;
+mod credentials;
+mod exit;
+mod group;
+mod limits;
+mod run;
+mod table;
+
+pub use credentials::Credentials;
+pub use group::{ChildEvent, CpuTimes, ExitStatus, ThreadGroup};
+pub use limits::{Limit, Limits, Resource};
+pub use run::Reply;
+pub use table::{ProcessTable, TASKS_MAX};
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context as WakeContext, Poll, Waker};
+
+use parking_lot::Mutex;
+use platform::{Context, Interrupter, UserMemory};
+
+use crate::kernel::Kernel;
+use crate::memory::MemoryManager;
+use crate::signals::{FaultDetails, TaskSignals};
+use crate::time::Instant;
+use crate::vfs::{FdTable, FsContext};
+use crate::wait::{Interrupted, PollEvents, WaitError, WaitQueue, observer_of};
+
+/// A thread or process identifier.
+pub type Pid = i32;
+
+/// What a task does now, for `/proc/PID/stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum TaskState {
+    /// In the application, or being served.
+    Running = 0,
+    /// Waiting for something, interruptibly.
+    Sleeping = 1,
+    /// Stopped by a signal.
+    Stopped = 2,
+    /// Exited, not yet waited for.
+    Zombie = 3,
+}
+
+/// An application thread.
+pub struct Task {
+    /// Thread ID.
+    pub tid: Pid,
+    /// The process.
+    pub group: Arc<ThreadGroup>,
+    /// The root object.
+    pub kernel: Arc<Kernel>,
+    /// The host side. Taken out while nobody needs it; locked only for single polls, never across a wait. `None` after exit.
+    context: Mutex<Option<Box<dyn Context>>>,
+    interrupter: Mutex<Arc<dyn Interrupter>>,
+    user_memory: Mutex<Arc<dyn UserMemory>>,
+    memory: Mutex<Arc<MemoryManager>>,
+    files: Mutex<Arc<FdTable>>,
+    fs: Mutex<Arc<FsContext>>,
+    credentials: Mutex<Arc<Credentials>>,
+    /// Pending signals, mask, alternate stack.
+    pub signals: TaskSignals,
+    /// `comm`.
+    name: Mutex<Vec<u8>>,
+    /// `set_tid_address`, `CLONE_CHILD_CLEARTID`.
+    pub clear_child_tid: AtomicU64,
+    /// `set_robust_list`.
+    pub robust_list: AtomicU64,
+    /// `prctl(PR_SET_PDEATHSIG)`.
+    pub parent_death_signal: AtomicU32,
+    /// What `restart_syscall` continues.
+    pub restart_block: Mutex<Option<RestartBlock>>,
+    /// Set by the last thread's exit and by `exit_group`, `execve` of another thread, `SIGKILL`.
+    pub must_exit: Mutex<Option<ExitStatus>>,
+    /// The CPUs it may use, as it set them; informative.
+    pub affinity: Mutex<u64>,
+    /// Start, for `/proc/PID/stat`.
+    pub started: Instant,
+    state: AtomicU32,
+    /// Details of the fault that is pending as a synchronous signal.
+    pub(crate) fault: Mutex<Option<FaultDetails>>,
+    /// The thread is in the application, or about to be: an interrupt must reach it there.
+    in_application: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+/// What a restarted call continues with (`man 2 restart_syscall`).
+#[derive(Clone, Debug)]
+pub enum RestartBlock {
+    /// `nanosleep`, `clock_nanosleep`.
+    Sleep {
+        /// When it ends.
+        deadline: Instant,
+        /// Where the remaining time goes; 0: nowhere.
+        remaining: u64,
+    },
+    /// `poll`.
+    Poll {
+        /// `struct pollfd[]`.
+        descriptors: u64,
+        /// How many.
+        count: u32,
+        /// When it ends; `None`: never.
+        deadline: Option<Instant>,
+    },
+    /// `futex(FUTEX_WAIT)` with a relative timeout.
+    Futex {
+        /// The arguments of the call.
+        arguments: [u64; 6],
+        /// When it ends.
+        deadline: Instant,
+    },
+}
+
+/// What a new task starts with.
+pub struct TaskParts {
+    /// Thread ID, from [`ProcessTable::allocate`].
+    pub tid: Pid,
+    /// Its process.
+    pub group: Arc<ThreadGroup>,
+    /// The host side.
+    pub context: Box<dyn Context>,
+    /// Its address space.
+    pub memory: Arc<MemoryManager>,
+    /// Its descriptors.
+    pub files: Arc<FdTable>,
+    /// Its root, working directory and umask.
+    pub fs: Arc<FsContext>,
+    /// Who it is.
+    pub credentials: Arc<Credentials>,
+    /// Its signal mask and alternate stack.
+    pub signals: TaskSignals,
+    /// `comm`.
+    pub name: Vec<u8>,
+}
+
+impl Task {
+    /// A task that has not been started yet.
+    pub fn new(kernel: Arc<Kernel>, parts: TaskParts) -> Arc<Self> {
+        Arc::new(Self {
+            tid: parts.tid,
+            group: parts.group,
+            kernel,
+            interrupter: Mutex::new(parts.context.interrupter()),
+            user_memory: Mutex::new(parts.context.memory()),
+            context: Mutex::new(Some(parts.context)),
+            memory: Mutex::new(parts.memory),
+            files: Mutex::new(parts.files),
+            fs: Mutex::new(parts.fs),
+            credentials: Mutex::new(parts.credentials),
+            signals: parts.signals,
+            name: Mutex::new(parts.name),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            parent_death_signal: AtomicU32::new(0),
+            restart_block: Mutex::new(None),
+            must_exit: Mutex::new(None),
+            affinity: Mutex::new(u64::MAX),
+            started: Instant::now(),
+            fault: Mutex::new(None),
+            state: AtomicU32::new(TaskState::Running as u32),
+            in_application: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        })
+    }
+
+    /// The process ID.
+    pub fn pid(&self) -> Pid {
+        self.group.pid
+    }
+
+    /// The address space.
+    pub fn memory(&self) -> Arc<MemoryManager> {
+        self.memory.lock().clone()
+    }
+
+    /// The descriptors.
+    pub fn files(&self) -> Arc<FdTable> {
+        self.files.lock().clone()
+    }
+
+    /// Replaces the descriptor table (`unshare`, `execve`, exit); returns the old one.
+    pub fn replace_files(&self, files: Arc<FdTable>) -> Arc<FdTable> {
+        std::mem::replace(&mut self.files.lock(), files)
+    }
+
+    /// Root, working directory, umask.
+    pub fn fs(&self) -> Arc<FsContext> {
+        self.fs.lock().clone()
+    }
+
+    /// Replaces them (`unshare`); returns the old ones.
+    pub fn replace_fs(&self, fs: Arc<FsContext>) -> Arc<FsContext> {
+        std::mem::replace(&mut self.fs.lock(), fs)
+    }
+
+    /// Who the task is.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.lock().clone()
+    }
+
+    /// Changes who the task is.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        *self.credentials.lock() = Arc::new(credentials);
+    }
+
+    /// `comm`, at most 15 bytes.
+    pub fn name(&self) -> Vec<u8> {
+        self.name.lock().clone()
+    }
+
+    /// Sets `comm`, cutting it after 15 bytes.
+    pub fn set_name(&self, name: &[u8]) {
+        *self.name.lock() = name.iter().copied().take(15).collect();
+    }
+
+    /// What it does now.
+    pub fn state(&self) -> TaskState {
+        match self.state.load(Ordering::Relaxed) {
+            1 => TaskState::Sleeping,
+            2 => TaskState::Stopped,
+            3 => TaskState::Zombie,
+            _ => TaskState::Running,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: TaskState) {
+        self.state.store(state as u32, Ordering::Relaxed);
+    }
+
+    /// Brings the task to where it looks for signals: ends its wait, or makes it leave the application.
+    pub fn notify(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+        // SeqCst pairs with the flag's store before the last look at the signals in `run.rs`.
+        if self.in_application.load(Ordering::SeqCst) {
+            let interrupter = self.interrupter.lock().clone();
+            interrupter.interrupt();
+        }
+    }
+
+    /// Whether waits must end: a signal to deliver, or an exit, stop or the like to obey.
+    pub fn is_interrupted(&self) -> bool {
+        self.signals.has_deliverable(&self.group) || self.must_exit.lock().is_some()
+    }
+
+    /// Waits until `attempt` gives a value, which is tried now, after each wake-up of `queue` for one of `mask`, and after
+    /// each wake-up of the task.
+    ///
+    /// # Errors
+    /// A signal came, or the deadline passed. A value that is there wins over both.
+    pub async fn wait_on<T>(
+        &self,
+        queue: &WaitQueue,
+        mask: PollEvents,
+        deadline: Option<Instant>,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        self.wait_on_all(&[(queue, mask)], deadline, attempt).await
+    }
+
+    /// As [`Task::wait_on`], on several queues.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn wait_on_all<T>(
+        &self,
+        queues: &[(&WaitQueue, PollEvents)],
+        deadline: Option<Instant>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        if let Some(value) = attempt() {
+            return Ok(value);
+        }
+        let mut subscriptions = Vec::new();
+        let mut timer = None;
+        let result = std::future::poll_fn(|wake| {
+            if subscriptions.is_empty() && timer.is_none() {
+                let observer = observer_of(wake.waker());
+                subscriptions
+                    .extend(queues.iter().map(|(queue, mask)| queue.subscribe_scoped(*mask, observer.clone())));
+                timer = deadline.map(|deadline| self.kernel.timers.wake_at(deadline, wake.waker()));
+                self.set_state(TaskState::Sleeping);
+            }
+            if let Some(value) = attempt() {
+                return Poll::Ready(Ok(value));
+            }
+            if self.is_interrupted() {
+                return Poll::Ready(Err(WaitError::Interrupted));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Poll::Ready(Err(WaitError::TimedOut));
+            }
+            Poll::Pending
+        })
+        .await;
+        self.set_state(TaskState::Running);
+        result
+    }
+
+    /// As [`Task::wait_on`] without a deadline.
+    ///
+    /// # Errors
+    /// A signal came.
+    pub async fn wait_until<T>(
+        &self,
+        queue: &WaitQueue,
+        mask: PollEvents,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, Interrupted> {
+        self.wait_on(queue, mask, None, attempt).await.map_err(|_| Interrupted)
+    }
+
+    /// Polls a future-like operation of the context. `None` if the task has none any more.
+    pub(crate) fn with_context<T>(&self, operation: impl FnOnce(&mut dyn Context) -> T) -> Option<T> {
+        self.context.lock().as_deref_mut().map(operation)
+    }
+
+    /// Awaits an operation of the context, given as its `poll_…` call.
+    pub(crate) async fn poll_context<T>(
+        &self,
+        mut operation: impl FnMut(&mut dyn Context, &mut WakeContext<'_>) -> Poll<T>,
+        gone: impl Fn() -> T,
+    ) -> T {
+        std::future::poll_fn(|wake| match self.context.lock().as_deref_mut() {
+            Some(context) => operation(context, wake),
+            None => Poll::Ready(gone()),
+        })
+        .await
+    }
+
+    /// Makes the task belong to another host context and address space (`execve`); returns the old ones.
+    pub(crate) fn replace_context(
+        &self,
+        context: Box<dyn Context>,
+        memory: Arc<MemoryManager>,
+    ) -> (Option<Box<dyn Context>>, Arc<MemoryManager>) {
+        *self.interrupter.lock() = context.interrupter();
+        *self.user_memory.lock() = context.memory();
+        let old_memory = std::mem::replace(&mut *self.memory.lock(), memory);
+        (self.context.lock().replace(context), old_memory)
+    }
+
+    /// Gives up the context (exit).
+    pub(crate) fn take_context(&self) -> Option<Box<dyn Context>> {
+        self.context.lock().take()
+    }
+
+    /// A weak handle for queues that must not keep tasks alive.
+    pub fn downgrade(self: &Arc<Self>) -> Weak<Self> {
+        Arc::downgrade(self)
+    }
+}
