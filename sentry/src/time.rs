@@ -73,7 +73,8 @@ impl Timers {
     /// # Errors
     /// The host has no timer to give.
     pub fn new() -> nix::Result<Arc<Self>> {
-        let host = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        let host =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
         Ok(Arc::new(Self { armed: Mutex::default(), next: AtomicU64::new(0), host }))
     }
 

@@ -115,7 +115,12 @@ impl WaitQueue {
     pub fn wake(&self, events: PollEvents) {
         let hit: SmallVec<[Arc<dyn Observer>; 8]> = {
             let observers = self.observers.lock();
-            observers.list.iter().filter(|(_, mask, _)| mask.intersects(events)).map(|(.., o)| o.clone()).collect()
+            observers
+                .list
+                .iter()
+                .filter(|(_, mask, _)| mask.intersects(events))
+                .map(|(.., o)| o.clone())
+                .collect()
         };
         for observer in hit {
             observer.notify(events);

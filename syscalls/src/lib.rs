@@ -1,1 +1,7 @@
-//! What each system call does.
+//! What each system call does: the table, and one file per family.
+//!
+//! A body decodes nothing (its signature does), checks what Linux checks in Linux's order, and calls
+//! into a kernel object. Anything longer than a screen belongs there.
+#![forbid(unsafe_code)]
+
+pub mod table;

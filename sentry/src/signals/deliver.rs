@@ -142,9 +142,8 @@ impl Task {
         if self.capture().await.is_err() {
             return true;
         }
-        let Some((mut registers, vector_state)) = self
-            .with_context(|context| Some((*context.registers()?, context.fp_state().ok()?)))
-            .flatten()
+        let Some((mut registers, vector_state)) =
+            self.with_context(|context| Some((*context.registers()?, context.fp_state().ok()?))).flatten()
         else {
             return true;
         };
@@ -167,7 +166,12 @@ impl Task {
         if stack.ss_flags & StackFlags::SS_AUTODISARM.bits() != 0 {
             *self.signals.stack.lock() = StackT::DISABLED;
         }
-        frame::enter(&mut registers, action.sa_handler.address(), signal.number().unsigned_abs().into(), place.frame);
+        frame::enter(
+            &mut registers,
+            action.sa_handler.address(),
+            signal.number().unsigned_abs().into(),
+            place.frame,
+        );
         self.enter_mask(signal, &action);
         self.with_context(|context| {
             if let Some(place) = context.registers() {
@@ -202,7 +206,8 @@ impl Task {
     }
 
     fn try_return_from_signal(&self) -> Option<()> {
-        let rsp = self.with_context(|context| context.registers().map(|registers| registers.rsp)).flatten()?;
+        let rsp =
+            self.with_context(|context| context.registers().map(|registers| registers.rsp)).flatten()?;
         let frame: RtSigFrame = self.read_value(rsp.checked_sub(8)?).ok()?;
         let vector_state = match frame.uc.uc_mcontext.fpstate.address() {
             0 => None,
@@ -239,7 +244,11 @@ impl Task {
 
     /// Details of the fault that is pending as `signal`.
     fn take_fault_details(&self, signal: Signal) -> FaultDetails {
-        if SigSet::SYNCHRONOUS.contains(signal) { self.fault.lock().take().unwrap_or_default() } else { FaultDetails::default() }
+        if SigSet::SYNCHRONOUS.contains(signal) {
+            self.fault.lock().take().unwrap_or_default()
+        } else {
+            FaultDetails::default()
+        }
     }
 }
 
@@ -256,8 +265,7 @@ pub(crate) fn finish_call(registers: &mut Registers, interrupted: Interrupted, h
     };
     if again {
         registers.rip = registers.rip.wrapping_sub(2);
-        registers.rax =
-            if restart == Restart::Block { abi::nr::RESTART_SYSCALL as u64 } else { number };
+        registers.rax = if restart == Restart::Block { abi::nr::RESTART_SYSCALL as u64 } else { number };
     } else {
         registers.rax = abi::errno::EINTR.to_return_value();
     }
@@ -285,4 +293,3 @@ pub(crate) fn stack_as_shown(stack: &StackT, rsp: u64) -> StackT {
     }
     shown
 }
-

@@ -9,7 +9,7 @@ mod frame;
 mod pending;
 mod send;
 
-pub(crate) use deliver::{Delivered, Interrupted, finish_call, stack_as_shown};
+pub(crate) use deliver::{Delivered, Interrupted, finish_call};
 pub(crate) use frame::FaultDetails;
 pub use pending::PendingSignals;
 pub use send::SignalTarget;

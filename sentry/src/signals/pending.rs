@@ -45,7 +45,9 @@ impl PendingSignals {
         let candidates = self.set & wanted;
         let signal = (candidates & SigSet::SYNCHRONOUS).lowest().or_else(|| candidates.lowest())?;
         let position = self.queue.iter().position(|info| info.signal() == Some(signal));
-        let info = position.and_then(|index| self.queue.remove(index)).unwrap_or_else(|| SigInfo::user(signal, 0, 0));
+        let info = position
+            .and_then(|index| self.queue.remove(index))
+            .unwrap_or_else(|| SigInfo::user(signal, 0, 0));
         if !self.queue.iter().any(|info| info.signal() == Some(signal)) {
             self.set.remove(signal);
         }

@@ -80,7 +80,11 @@ impl Task {
     ///
     /// # Errors
     /// `EFAULT`.
-    pub fn read_values<T: FromBytes + IntoBytes + Clone + Immutable>(&self, address: u64, count: usize) -> SysResult<Vec<T>> {
+    pub fn read_values<T: FromBytes + IntoBytes + Clone + Immutable>(
+        &self,
+        address: u64,
+        count: usize,
+    ) -> SysResult<Vec<T>> {
         let mut values = vec![T::new_zeroed(); count];
         self.read_exact(address, values.as_mut_slice().as_mut_bytes())?;
         Ok(values)
@@ -138,9 +142,9 @@ impl Task {
                 break;
             }
             let left = limit.saturating_sub(total);
-            let string = self.read_string(pointer, left.min(STRING_MAX)).map_err(|error| {
-                if error == ENAMETOOLONG { E2BIG } else { error }
-            })?;
+            let string = self
+                .read_string(pointer, left.min(STRING_MAX))
+                .map_err(|error| if error == ENAMETOOLONG { E2BIG } else { error })?;
             total += string.len() + 9;
             if total > limit {
                 return Err(E2BIG);

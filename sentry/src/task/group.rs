@@ -277,7 +277,8 @@ impl ThreadGroup {
     pub(crate) fn report_to_parent(&self, event: ChildEvent) {
         let Some(parent) = self.parent() else { return };
         let action = parent.signals.handlers().get(SIGCHLD);
-        let wanted = matches!(event, ChildEvent::Exited(_)) || !action.flags().contains(SaFlags::SA_NOCLDSTOP);
+        let wanted =
+            matches!(event, ChildEvent::Exited(_)) || !action.flags().contains(SaFlags::SA_NOCLDSTOP);
         let number = if matches!(event, ChildEvent::Exited(_)) {
             self.exit_signal.load(Ordering::Relaxed)
         } else {
@@ -306,7 +307,8 @@ impl ThreadGroup {
         let uid = self.leader().map_or(0, |task| task.credentials().uid);
         let times = *self.past_times.lock();
         let ticks = |nanoseconds: u64| i64::try_from(nanoseconds / 10_000_000).unwrap_or(i64::MAX);
-        let mut info = SigInfo::chld(code, self.pid, uid, status, ticks(times.user_ns), ticks(times.system_ns));
+        let mut info =
+            SigInfo::chld(code, self.pid, uid, status, ticks(times.user_ns), ticks(times.system_ns));
         info.si_signo = signal.number();
         info
     }

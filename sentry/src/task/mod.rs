@@ -288,8 +288,9 @@ impl Task {
         let result = std::future::poll_fn(|wake| {
             if subscriptions.is_empty() && timer.is_none() {
                 let observer = observer_of(wake.waker());
-                subscriptions
-                    .extend(queues.iter().map(|(queue, mask)| queue.subscribe_scoped(*mask, observer.clone())));
+                subscriptions.extend(
+                    queues.iter().map(|(queue, mask)| queue.subscribe_scoped(*mask, observer.clone())),
+                );
                 timer = deadline.map(|deadline| self.kernel.timers.wake_at(deadline, wake.waker()));
                 self.set_state(TaskState::Sleeping);
             }
@@ -324,7 +325,8 @@ impl Task {
 
     /// Polls a future-like operation of the context. `None` if the task has none any more.
     pub(crate) fn with_context<T>(&self, operation: impl FnOnce(&mut dyn Context) -> T) -> Option<T> {
-        self.context.lock().as_deref_mut().map(operation)
+        let mut context = self.context.lock();
+        context.as_mut().map(|context| operation(&mut **context))
     }
 
     /// Awaits an operation of the context, given as its `poll_…` call.
@@ -333,8 +335,8 @@ impl Task {
         mut operation: impl FnMut(&mut dyn Context, &mut WakeContext<'_>) -> Poll<T>,
         gone: impl Fn() -> T,
     ) -> T {
-        std::future::poll_fn(|wake| match self.context.lock().as_deref_mut() {
-            Some(context) => operation(context, wake),
+        std::future::poll_fn(|wake| match self.context.lock().as_mut() {
+            Some(context) => operation(&mut **context, wake),
             None => Poll::Ready(gone()),
         })
         .await

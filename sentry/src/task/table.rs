@@ -59,7 +59,10 @@ impl ProcessTable {
             pid = if pid >= PID_MAX { REUSE_FROM } else { pid + 1 };
             let in_use = numbers.tasks.contains_key(&pid)
                 || numbers.groups.contains_key(&pid)
-                || numbers.groups.values().any(|group| pid < numbers.last && (group.pgid() == pid || group.sid() == pid));
+                || numbers
+                    .groups
+                    .values()
+                    .any(|group| pid < numbers.last && (group.pgid() == pid || group.sid() == pid));
             if !in_use {
                 break;
             }

@@ -7,8 +7,8 @@ use abi::errno::{ENXIO, SysResult};
 use parking_lot::Mutex;
 
 use super::{
-    Attachments, Attributes, DeviceNumber, FileKind, FileOps, FileSystem, FileSystemStatus, Inode, OpenRequest,
-    SetAttributes, allocate_device, allocate_inode,
+    Attachments, Attributes, DeviceNumber, FileKind, FileOps, FileSystem, FileSystemStatus, Inode,
+    OpenRequest, SetAttributes, allocate_device, allocate_inode,
 };
 use crate::task::Task;
 

@@ -52,7 +52,9 @@ impl Slots {
 
     fn free_from(&self, from: usize) -> usize {
         let start = from.max(self.first_free);
-        (start..self.list.len()).find(|index| self.list[*index].is_none()).unwrap_or(start.max(self.list.len()))
+        (start..self.list.len())
+            .find(|index| self.list[*index].is_none())
+            .unwrap_or(start.max(self.list.len()))
     }
 }
 
@@ -109,7 +111,13 @@ impl FdTable {
     ///
     /// # Errors
     /// `EMFILE`; `EINVAL` if `from` is not below the limit.
-    pub fn install_from(&self, from: i32, file: Arc<FileDescription>, flags: FdFlags, limit: u64) -> SysResult<i32> {
+    pub fn install_from(
+        &self,
+        from: i32,
+        file: Arc<FileDescription>,
+        flags: FdFlags,
+        limit: u64,
+    ) -> SysResult<i32> {
         let limit = usize::try_from(limit.min(FD_LIMIT_MAX)).map_err(|_| EMFILE)?;
         let from = usize::try_from(from).map_err(|_| EINVAL)?;
         if from != 0 && from >= limit {

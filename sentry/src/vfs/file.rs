@@ -207,10 +207,16 @@ pub const CHANGEABLE_FLAGS: u32 =
 
 impl FileDescription {
     /// A description of an opened file. `flags` are those of `open`.
-    pub fn new(ops: Arc<dyn FileOps>, inode: Arc<dyn Inode>, location: Option<Location>, flags: u32) -> Arc<Self> {
+    pub fn new(
+        ops: Arc<dyn FileOps>,
+        inode: Arc<dyn Inode>,
+        location: Option<Location>,
+        flags: u32,
+    ) -> Arc<Self> {
         let access = flags & libc::O_ACCMODE.cast_unsigned();
         let path_only = flags & libc::O_PATH.cast_unsigned() != 0;
-        let creation = (libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC).cast_unsigned();
+        let creation =
+            (libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC).cast_unsigned();
         static IDENTITIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Arc::new(Self {
             ops,

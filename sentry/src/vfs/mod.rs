@@ -21,8 +21,8 @@ pub use dentry::{Dentry, Location};
 pub use descriptors::{FD_LIMIT_MAX, FdFlags, FdTable};
 pub use file::{DataOnly, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource};
 pub use inode::{
-    Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget, NewKind,
-    NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
+    Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
+    NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
 };
 pub use mount::{Mount, MountFlags, MountNamespace};
 
