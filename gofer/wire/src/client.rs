@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::attr::{Attr, FileSystemStat, SetAttr};
 use crate::channel::Channel;
 use crate::name::{Name, XattrName};
-use crate::reply::{DirEntry, MISMATCH, OpenOutcome, Reply, WalkStop};
+use crate::reply::{DirEntry, MISMATCH, OpenOutcome, Reply, TreeFlags, WalkStop};
 use crate::request::{
     Access, CreateMode, HandleId, OpenFlags, ReadDirFlags, RenameFlags, Request, SocketType, SpecialFile,
     XattrFlags, append_clunks,
@@ -58,6 +58,13 @@ pub struct Handle {
 pub struct Node {
     pub handle: Handle,
     pub attr: Attr,
+}
+
+/// A tree's root, and what the gofer was told of the tree.
+#[derive(Debug)]
+pub struct Attached {
+    pub root: Node,
+    pub flags: TreeFlags,
 }
 
 /// A new file, and a descriptor open on it.
@@ -101,8 +108,13 @@ impl Client {
     }
 
     /// The root of the tree with this index; a directory, or a file where a single file was mounted.
-    pub fn attach(&self, tree: u32) -> Result<Node, Errno> {
-        self.node(&Request::Attach { tree })
+    pub fn attach(&self, tree: u32) -> Result<Attached, Errno> {
+        match self.call(&Request::Attach { tree })? {
+            (Reply::Attached { handle, attr, flags }, _) => {
+                Ok(Attached { root: self.hold(handle, attr), flags })
+            }
+            _ => Err(MISMATCH),
+        }
     }
 
     /// Looks up at most [`MAX_WALK`] components (`EINVAL` for more) from a directory. A symbolic link ends the walk

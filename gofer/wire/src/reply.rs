@@ -10,6 +10,19 @@ use crate::name::Name;
 use crate::request::HandleId;
 use crate::{MAX_LINK, MAX_MESSAGE, MAX_WALK};
 
+bitflags::bitflags! {
+    /// What the gofer was told of a tree.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct TreeFlags: u8 {
+        /// Nothing in it can be changed: `EROFS`.
+        const READ_ONLY = 1;
+        /// Nobody but this sentry changes it, so that what was seen may be cached.
+        const EXCLUSIVE = 2;
+        /// Its unix sockets may be connected to, and new ones bound.
+        const HOST_SOCKETS = 4;
+    }
+}
+
 /// One component a walk reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalkStep {
@@ -62,7 +75,13 @@ pub enum Reply {
     Failed(Errno),
     /// Done, with nothing to tell; or a descriptor alone.
     Done,
-    /// A file now held: attach, creations, links; a created or bound descriptor beside it.
+    /// A tree's root, and what the gofer was told of the tree.
+    Attached {
+        handle: HandleId,
+        attr: Attr,
+        flags: TreeFlags,
+    },
+    /// A file now held: creations, links; a created or bound descriptor beside it.
     File {
         handle: HandleId,
         attr: Attr,
@@ -95,6 +114,12 @@ impl Reply {
         match self {
             Self::Failed(_) => {}
             Self::Done => out.u8(0),
+            Self::Attached { handle, attr, flags } => {
+                out.u8(7);
+                handle.encode(out);
+                attr.encode(out);
+                out.u8(flags.bits());
+            }
             Self::File { handle, attr } => {
                 out.u8(1);
                 handle.encode(out);
@@ -165,6 +190,11 @@ impl Reply {
                 let entries = (0..count).map(|_| DirEntry::decode(input)).collect::<Result<_, _>>()?;
                 Self::Entries { entries, end }
             }
+            7 => Self::Attached {
+                handle: HandleId::decode(input)?,
+                attr: Attr::decode(input)?,
+                flags: TreeFlags::from_bits(input.u8()?).ok_or(DecodeError::BadValue)?,
+            },
             _ => return Err(DecodeError::UnknownTag),
         })
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use wire::{
     Access, Attr, CreateMode, DeviceNumber, DirEntry, FileSystemStat, FileType, HandleId, MAX_CLUNKS,
     MAX_MESSAGE, Name, OpenFlags, OpenOutcome, ReadDirFlags, RenameFlags, Reply, Request, SetAttr, SetTime,
-    SocketType, SpecialFile, Timestamp, WalkStep, WalkStop, XattrFlags, XattrName, append_clunks,
+    SocketType, SpecialFile, Timestamp, TreeFlags, WalkStep, WalkStop, XattrFlags, XattrName, append_clunks,
 };
 
 fn name_bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -185,6 +185,9 @@ fn reply() -> impl Strategy<Value = Reply> {
         (1..4096i32).prop_map(|number| Reply::Failed(abi::errno::Errno::from_raw(number))),
         Just(Reply::Done),
         (handle(), attr()).prop_map(|(handle, attr)| Reply::File { handle, attr }),
+        (handle(), attr(), any::<u8>()).prop_map(|(handle, attr, flags)| {
+            Reply::Attached { handle, attr, flags: TreeFlags::from_bits_truncate(flags) }
+        }),
         (prop::collection::vec(step(), 0..=16), stop(), outcome)
             .prop_map(|(steps, stop, open)| Reply::Walked { steps, stop, open }),
         attr().prop_map(Reply::Attr),
