@@ -67,17 +67,6 @@ impl fmt::Debug for UserAddress {
     }
 }
 
-macro_rules! integers {
-    ($($integer:ty),*) => { $(
-        impl FromRegister for $integer {
-            fn from_register(register: u64) -> Self {
-                register as Self
-            }
-        }
-    )* };
-}
-integers!(i32, u32, i64, u64, usize);
-
 impl FromRegister for UserAddress {
     fn from_register(register: u64) -> Self {
         Self(register)
