@@ -115,7 +115,7 @@ mod tests {
     fn records_are_aligned_and_terminated() {
         let mut encoder = DirentEncoder::new(DirentFormat::Dirent64, 48);
         assert!(encoder.push(ENTRY));
-        assert!(encoder.push(Dirent64 { name: b"abcde", file_type: None, ..ENTRY }) == false);
+        assert!(!encoder.push(Dirent64 { name: b"abcde", file_type: None, ..ENTRY }));
         let bytes = encoder.finish().unwrap();
         assert_eq!(bytes.len(), 24);
         assert_eq!(bytes[16..], [24, 0, DT_DIR, b'a', b'b', b'c', b'd', 0]);
