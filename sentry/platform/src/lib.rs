@@ -19,6 +19,7 @@ use std::task::{Context as WakeContext, Poll};
 
 use abi::errno::Errno;
 
+pub mod ptrace;
 mod registers;
 pub use registers::{Architecture, Registers, SyscallRequest};
 
