@@ -127,7 +127,7 @@ __attribute__((noreturn, format(printf, 3, 4))) static void fail(const char *fil
         pid_t c_ = fork();                                                                     \
         CHECK(c_ >= 0);                                                                        \
         if (c_ == 0) {                                                                         \
-            __VA_ARGS__;                                                                          \
+            __VA_ARGS__;                                                                       \
             _exit(0);                                                                          \
         }                                                                                      \
         c_;                                                                                    \
@@ -232,6 +232,7 @@ static bool run_forked(const struct test *t) {
     if (pid < 0) fail(__FILE__, __LINE__, "fork for the test");
     if (pid == 0) {
         setpgid(0, 0);
+        signal(SIGALRM, SIG_DFL);
         t->run();
         _exit(0);
     }
@@ -248,6 +249,14 @@ static bool run_forked(const struct test *t) {
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+/* Whoever started us may ignore or block signals; a test counts on the defaults. */
+static void default_signals(void) {
+    sigset_t none;
+    sigemptyset(&none);
+    for (int sig = 1; sig < NSIG; sig++) signal(sig, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* A program that must do something before main's work (an exec'd second self) defines this. */
 #ifdef HAVE_ROLES
 static int play_role(int argc, char **argv);
@@ -260,6 +269,7 @@ int main(int argc, char **argv) {
 #ifdef HAVE_ROLES
     if (argc > 2 && !strcmp(argv[1], "--role")) return play_role(argc - 2, argv + 2);
 #endif
+    default_signals();
     if (argc == 2 && !strcmp(argv[1], "--list")) {
         for (int i = 0; i < test_count; i++) dprintf(1, "%s\n", tests[i].name);
         return 0;

@@ -1,0 +1,73 @@
+//! How tests start `runsc`: which binary, which platform, a private state directory.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A platform that every in-sandbox test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    Seccomp,
+    Ptrace,
+}
+
+impl Platform {
+    pub const ALL: [Platform; 2] = [Platform::Seccomp, Platform::Ptrace];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Platform::Seccomp => "seccomp",
+            Platform::Ptrace => "ptrace",
+        }
+    }
+}
+
+/// The runtime under test, with a state directory of its own that goes when this does.
+#[derive(Debug)]
+pub struct Runtime {
+    binary: PathBuf,
+    is_ours: bool,
+    state: tempfile::TempDir,
+}
+
+impl Runtime {
+    /// `built` is cargo's `CARGO_BIN_EXE_runsc`; `RUNSC_UNDER_TEST` names another runtime
+    /// with the same command line (crun, runc), to check the tests themselves.
+    pub fn new(built: &str) -> Result<Runtime, String> {
+        let other = std::env::var_os("RUNSC_UNDER_TEST").map(PathBuf::from);
+        let state = tempfile::Builder::new().prefix("runsc-test.").tempdir().map_err(|e| e.to_string())?;
+        Ok(Runtime { is_ours: other.is_none(), binary: other.unwrap_or_else(|| built.into()), state })
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// False when crun or runc stands in, which have no platforms and no `do`.
+    pub fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
+    /// The `--root` directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state.path().join("state")
+    }
+
+    /// `runsc --root DIR ARGS...`
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(self.state_dir()).args(arguments);
+        command
+    }
+
+    /// `runsc --root DIR --platform P ARGS...`, without the platform for a stand-in.
+    pub fn on<S: AsRef<OsStr>>(&self, platform: Platform, arguments: &[S]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(self.state_dir());
+        if self.is_ours {
+            command.args(["--platform", platform.name()]);
+        }
+        command.args(arguments);
+        command
+    }
+}
