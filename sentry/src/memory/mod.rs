@@ -1,9 +1,22 @@
 //! Address spaces: what is mapped where. The sentry decides, the host executes.
+//!
+//! * [`MemoryManager`] (`manager.rs`): one address space, shared by the tasks that live in it.
+//! * [`Region`] (`region.rs`), kept in order by `map.rs`.
+//! * `change.rs`: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`, `madvise` as methods of a task.
+//! * [`HostFile`]: the descriptors that are mapped.
+//!
+//! Invariant: a change is made while holding the space's [`crate::wait::Gate`]: planned on the map, carried out by the
+//! platform, then entered into the map. If the host refuses, the map stays as it was.
 
+mod change;
 mod host_file;
+mod manager;
+mod map;
+mod region;
 
+pub(crate) use change::map_operation;
+pub use change::{Locked, MapRequest, MapSource, Placement, Remap};
 pub use host_file::{HostFile, errno};
-
-/// The map of one address space, shared by the tasks that live in it.
-#[derive(Default)]
-pub struct MemoryManager {}
+pub use manager::{MemoryManager, ProgramArea};
+pub use map::REGIONS_MAX;
+pub use region::{Backing, PAGE_SIZE, Region, RegionFlags};

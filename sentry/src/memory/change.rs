@@ -1,0 +1,503 @@
+//! Changes of an address space: planned on the map, carried out by the host, entered into the map.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use abi::errno::{EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, SysResult};
+use platform::{MemoryError, MemoryOperation, Protection, Sharing};
+
+use super::{Backing, HostFile, MemoryManager, PAGE_SIZE, REGIONS_MAX, Region, RegionFlags};
+use crate::task::{Limits, Resource, Task};
+use crate::vfs::FileDescription;
+
+/// Where a mapping goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Anywhere, here if that is free (0: no preference).
+    Hint(u64),
+    /// Exactly here, replacing what is there (`MAP_FIXED`).
+    Replace(u64),
+    /// Exactly here or not at all (`MAP_FIXED_NOREPLACE`).
+    NoReplace(u64),
+    /// Anywhere below 2 GiB (`MAP_32BIT`).
+    Low,
+}
+
+/// What is mapped.
+#[derive(Clone)]
+pub enum MapSource {
+    /// Private zero-filled memory.
+    Anonymous,
+    /// Shared zero-filled memory.
+    SharedAnonymous,
+    /// A file's pages.
+    File {
+        /// The host descriptor.
+        source: Arc<HostFile>,
+        /// Where to begin in it, page-aligned.
+        offset: u64,
+        /// The open file.
+        file: Arc<FileDescription>,
+        /// Stores reach the file.
+        shared: bool,
+    },
+}
+
+/// A mapping to be made. `length` is not rounded yet.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct MapRequest {
+    pub placement: Placement,
+    pub length: u64,
+    pub protection: Protection,
+    pub source: MapSource,
+    pub may_write: bool,
+    pub may_execute: bool,
+    pub flags: RegionFlags,
+}
+
+/// Rounds up to whole pages.
+///
+/// # Errors
+/// `ENOMEM`: beyond all address spaces.
+pub(super) fn round_up(length: u64) -> SysResult<u64> {
+    length.checked_add(PAGE_SIZE - 1).map(|length| length & !(PAGE_SIZE - 1)).ok_or(ENOMEM)
+}
+
+const fn is_aligned(address: u64) -> bool {
+    address.is_multiple_of(PAGE_SIZE)
+}
+
+/// Addresses below this are for `MAP_32BIT`.
+const LOW_TOP: u64 = 1 << 31;
+
+impl MemoryManager {
+    /// Decides where a mapping goes and what it is. Nothing changes yet.
+    pub(crate) fn plan_map(&self, request: &MapRequest, limits: &Limits) -> SysResult<Region> {
+        if request.length == 0 {
+            return Err(EINVAL);
+        }
+        let length = round_up(request.length)?;
+        let start = self.place(request.placement, length)?;
+        let end = start + length;
+        let space = self.space.lock();
+        let replaced: u64 = space.regions.overlapping(start, end).map(|old| old.part(start, end).length()).sum();
+        if space.regions.total() - replaced + length > limits.soft(Resource::AddressSpace) {
+            return Err(ENOMEM);
+        }
+        // A mapping in the middle of another splits it: two more at most.
+        if space.regions.count() + 2 > REGIONS_MAX {
+            return Err(ENOMEM);
+        }
+        drop(space);
+        let mut flags = request.flags;
+        let backing = match &request.source {
+            MapSource::Anonymous => Backing::Anonymous,
+            MapSource::SharedAnonymous => {
+                flags |= RegionFlags::SHARED;
+                let memory = HostFile::memory(c"shared")?;
+                memory.set_size(length)?;
+                Backing::SharedAnonymous { memory: Arc::new(memory), offset: 0 }
+            }
+            MapSource::File { source, offset, file, shared } => {
+                flags.set(RegionFlags::SHARED, *shared);
+                Backing::File { source: Arc::clone(source), offset: *offset, file: Arc::clone(file) }
+            }
+        };
+        Ok(Region {
+            start,
+            end,
+            protection: request.protection,
+            may_write: request.may_write,
+            may_execute: request.may_execute,
+            flags,
+            backing,
+        })
+    }
+
+    fn place(&self, placement: Placement, length: u64) -> SysResult<u64> {
+        let (bottom, top) = (self.layout.min_address, self.layout.max_address);
+        let fits = |start: u64| start >= bottom && start.checked_add(length).is_some_and(|end| end <= top);
+        let space = self.space.lock();
+        match placement {
+            Placement::Replace(start) | Placement::NoReplace(start) => {
+                if !is_aligned(start) {
+                    return Err(EINVAL);
+                }
+                if !fits(start) {
+                    return Err(if start < bottom { EPERM } else { ENOMEM });
+                }
+                let replace = matches!(placement, Placement::Replace(_));
+                if !replace && !space.regions.is_free(start, start + length) {
+                    return Err(EEXIST);
+                }
+                Ok(start)
+            }
+            Placement::Hint(hint) => {
+                let hint = hint & !(PAGE_SIZE - 1);
+                if hint != 0 && fits(hint) && space.regions.is_free(hint, hint + length) {
+                    return Ok(hint);
+                }
+                space
+                    .regions
+                    .find_free_below(self.mmap_top, bottom, length)
+                    .or_else(|| space.regions.find_free_below(top, self.mmap_top, length))
+                    .ok_or(ENOMEM)
+            }
+            Placement::Low => space.regions.find_free_below(LOW_TOP, bottom, length).ok_or(ENOMEM),
+        }
+    }
+
+    /// Enters a mapping that the host has made.
+    pub(crate) fn enter_region(&self, region: Region) {
+        let replaced = {
+            let mut space = self.space.lock();
+            let replaced = space.regions.remove(region.start, region.end);
+            space.regions.insert(region);
+            replaced
+        };
+        drop(replaced);
+    }
+}
+
+/// The host operation that makes a region.
+pub(crate) fn map_operation(region: &Region) -> MemoryOperation<'_> {
+    let (address, length, protection) = (region.start, region.length(), region.protection);
+    let from = |source, offset, sharing| MemoryOperation::MapFile {
+        address,
+        length,
+        protection,
+        sharing,
+        file: source,
+        offset,
+    };
+    match &region.backing {
+        Backing::Anonymous | Backing::Platform(_) => MemoryOperation::MapAnonymous {
+            address,
+            length,
+            protection,
+            reserve: !region.flags.contains(RegionFlags::NORESERVE),
+        },
+        Backing::SharedAnonymous { memory, offset } => from(memory.as_fd(), *offset, Sharing::Shared),
+        Backing::File { source, offset, .. } => {
+            let sharing =
+                if region.flags.contains(RegionFlags::SHARED) { Sharing::Shared } else { Sharing::Private };
+            from(source.as_fd(), *offset, sharing)
+        }
+    }
+}
+
+impl Task {
+    /// Has the host change the address space.
+    async fn change_memory(&self, operations: &[MemoryOperation<'_>]) -> SysResult<()> {
+        let result = self
+            .poll_context(|context, wake| context.poll_memory(wake, operations), || Err(MemoryError::Died))
+            .await;
+        result.map_err(|error| match error {
+            MemoryError::Refused { errno, .. } => errno,
+            // The task is about to find out; the result will not be seen.
+            MemoryError::Died => EFAULT,
+        })
+    }
+
+    /// `mmap`: maps, and returns where.
+    ///
+    /// # Errors
+    /// As `man 2 mmap`.
+    pub async fn map(&self, request: &MapRequest) -> SysResult<u64> {
+        let memory = self.memory();
+        let _gate = memory.gate.enter().await;
+        let region = memory.plan_map(request, &self.group.limits)?;
+        self.change_memory(&[map_operation(&region)]).await?;
+        let start = region.start;
+        memory.enter_region(region);
+        Ok(start)
+    }
+
+    /// `munmap`.
+    ///
+    /// # Errors
+    /// As `man 2 munmap`.
+    pub async fn unmap(&self, start: u64, length: u64) -> SysResult<()> {
+        let memory = self.memory();
+        let end = memory.range(start, length, EINVAL)?;
+        let _gate = memory.gate.enter().await;
+        if memory.space.lock().regions.is_free(start, end) {
+            return Ok(());
+        }
+        self.change_memory(&[MemoryOperation::Unmap { address: start, length: end - start }]).await?;
+        let removed = memory.space.lock().regions.remove(start, end);
+        drop(removed);
+        Ok(())
+    }
+
+    /// `mprotect`.
+    ///
+    /// # Errors
+    /// As `man 2 mprotect`.
+    pub async fn protect(&self, start: u64, length: u64, protection: Protection) -> SysResult<()> {
+        let memory = self.memory();
+        if !is_aligned(start) {
+            return Err(EINVAL);
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let end = memory.range(start, length, ENOMEM)?;
+        let _gate = memory.gate.enter().await;
+        memory.check_protect(start, end, protection)?;
+        self.change_memory(&[MemoryOperation::Protect { address: start, length: end - start, protection }]).await?;
+        memory.enter_protection(start, end, protection);
+        Ok(())
+    }
+
+    /// `mremap`.
+    ///
+    /// # Errors
+    /// As `man 2 mremap`.
+    pub async fn remap(&self, from: u64, from_length: u64, to_length: u64, how: Remap) -> SysResult<u64> {
+        let memory = self.memory();
+        if !is_aligned(from) || to_length == 0 {
+            return Err(EINVAL);
+        }
+        let (from_length, to_length) = (round_up(from_length)?, round_up(to_length)?);
+        let _gate = memory.gate.enter().await;
+        let region = memory.region_at(from).ok_or(EFAULT)?;
+        if matches!(region.backing, Backing::Platform(_)) {
+            return Err(EINVAL);
+        }
+        if from_length == 0 {
+            return Err(EINVAL);
+        }
+        if from + from_length > region.end {
+            return Err(EFAULT);
+        }
+        let to = memory.plan_remap(&region, from, from_length, to_length, how, &self.group.limits)?;
+        if to == from && to_length == from_length {
+            return Ok(from);
+        }
+        if to == from && to_length < from_length {
+            let (start, length) = (from + to_length, from_length - to_length);
+            self.change_memory(&[MemoryOperation::Unmap { address: start, length }]).await?;
+            drop(memory.space.lock().regions.remove(start, start + length));
+            return Ok(from);
+        }
+        self.change_memory(&[MemoryOperation::Move { from, from_length, to, to_length }]).await?;
+        let part = region.part(from, from + from_length);
+        let removed = memory.space.lock().regions.remove(from, from + from_length);
+        drop(removed);
+        memory.enter_region(Region { start: to, end: to + to_length, ..part });
+        Ok(to)
+    }
+
+    /// `brk`: returns the break as it is afterwards, which is the old one if the change is not possible.
+    pub async fn set_break(&self, wanted: u64) -> u64 {
+        let memory = self.memory();
+        let _gate = memory.gate.enter().await;
+        let (start, current) = memory.program_break();
+        if wanted < start {
+            return current;
+        }
+        let (Ok(old_end), Ok(new_end)) = (round_up(current), round_up(wanted)) else { return current };
+        let done = if new_end > old_end {
+            self.grow_break(&memory, wanted - start, old_end, new_end).await
+        } else if new_end < old_end {
+            let change = MemoryOperation::Unmap { address: new_end, length: old_end - new_end };
+            let done = self.change_memory(&[change]).await;
+            if done.is_ok() {
+                drop(memory.space.lock().regions.remove(new_end, old_end));
+            }
+            done
+        } else {
+            Ok(())
+        };
+        if done.is_err() {
+            return current;
+        }
+        memory.space.lock().break_end = wanted;
+        wanted
+    }
+
+    async fn grow_break(&self, memory: &MemoryManager, size: u64, from: u64, to: u64) -> SysResult<()> {
+        if size > self.group.limits.soft(Resource::Data) {
+            return Err(ENOMEM);
+        }
+        // Linux leaves a page between the break and the next mapping.
+        if to + PAGE_SIZE > memory.layout.max_address || !memory.space.lock().regions.is_free(from, to + PAGE_SIZE) {
+            return Err(ENOMEM);
+        }
+        let request = MapRequest {
+            placement: Placement::Replace(from),
+            length: to - from,
+            protection: Protection { read: true, write: true, execute: false },
+            source: MapSource::Anonymous,
+            may_write: true,
+            may_execute: true,
+            flags: RegionFlags::HEAP,
+        };
+        let region = memory.plan_map(&request, &self.group.limits)?;
+        self.change_memory(&[map_operation(&region)]).await?;
+        memory.enter_region(region);
+        Ok(())
+    }
+
+    /// `madvise` with an advice the caller has vetted; `change` is what it does to the map's flags.
+    ///
+    /// # Errors
+    /// As `man 2 madvise`.
+    pub async fn advise(
+        &self,
+        start: u64,
+        length: u64,
+        advice: i32,
+        change: impl Fn(&mut RegionFlags),
+    ) -> SysResult<()> {
+        let memory = self.memory();
+        if !is_aligned(start) {
+            return Err(EINVAL);
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let end = memory.range(start, length, EINVAL)?;
+        let _gate = memory.gate.enter().await;
+        let covered = memory.space.lock().regions.is_covered(start, end);
+        self.change_memory(&[MemoryOperation::Advise { address: start, length: end - start, advice }]).await?;
+        memory.change_flags(start, end, change);
+        if covered { Ok(()) } else { Err(ENOMEM) }
+    }
+
+    /// `mlock` and `munlock`, as far as the sandbox keeps account of them.
+    ///
+    /// # Errors
+    /// `ENOMEM`: not mapped, or beyond the limit. `EAGAIN`, `EPERM`.
+    pub async fn set_locked(&self, start: u64, length: u64, locked: Locked) -> SysResult<()> {
+        let memory = self.memory();
+        let begin = start & !(PAGE_SIZE - 1);
+        let end = memory.range(begin, (start - begin).checked_add(length).ok_or(EINVAL)?, ENOMEM)?;
+        let _gate = memory.gate.enter().await;
+        if !memory.space.lock().regions.is_covered(begin, end) {
+            return Err(ENOMEM);
+        }
+        let limit = self.group.limits.soft(Resource::LockedMemory);
+        if locked == Locked::Yes && !self.credentials().has(CAP_IPC_LOCK) {
+            if limit == 0 {
+                return Err(EPERM);
+            }
+            if memory.locked_bytes().saturating_add(end - begin) > limit {
+                return Err(ENOMEM);
+            }
+        }
+        memory.change_flags(begin, end, |flags| flags.set(RegionFlags::LOCKED, locked == Locked::Yes));
+        Ok(())
+    }
+}
+
+const CAP_IPC_LOCK: u32 = 14;
+
+/// Whether pages are to be locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Locked {
+    Yes,
+    No,
+}
+
+/// How `mremap` may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remap {
+    /// Not at all.
+    InPlace,
+    /// If it has to (`MREMAP_MAYMOVE`).
+    MayMove,
+    /// To this address (`MREMAP_FIXED`).
+    Fixed(u64),
+}
+
+impl MemoryManager {
+    /// Judges a page-aligned range; returns its end.
+    fn range(&self, start: u64, length: u64, too_far: abi::errno::Errno) -> SysResult<u64> {
+        if !is_aligned(start) || length == 0 {
+            return Err(EINVAL);
+        }
+        let end = round_up(length).ok().and_then(|length| start.checked_add(length)).ok_or(too_far)?;
+        if end > self.layout.max_address { Err(too_far) } else { Ok(end) }
+    }
+
+    fn check_protect(&self, start: u64, end: u64, protection: Protection) -> SysResult<()> {
+        let space = self.space.lock();
+        if !space.regions.is_covered(start, end) {
+            return Err(ENOMEM);
+        }
+        if space.regions.count() + 2 > REGIONS_MAX {
+            return Err(ENOMEM);
+        }
+        let refused = |region: &Region| {
+            let shared = region.flags.contains(RegionFlags::SHARED);
+            protection.write && shared && !region.may_write || protection.execute && !region.may_execute
+        };
+        if space.regions.overlapping(start, end).any(refused) { Err(EACCES) } else { Ok(()) }
+    }
+
+    fn enter_protection(&self, start: u64, end: u64, protection: Protection) {
+        let mut space = self.space.lock();
+        for mut region in space.regions.remove(start, end) {
+            region.protection = protection;
+            space.regions.insert(region);
+        }
+    }
+
+    fn change_flags(&self, start: u64, end: u64, change: impl Fn(&mut RegionFlags)) {
+        let mut space = self.space.lock();
+        for mut region in space.regions.remove(start, end) {
+            change(&mut region.flags);
+            space.regions.insert(region);
+        }
+    }
+
+    /// Bytes that count as locked (`VmLck`).
+    pub fn locked_bytes(&self) -> u64 {
+        let space = self.space.lock();
+        space.regions.iter().filter(|region| region.flags.contains(RegionFlags::LOCKED)).map(Region::length).sum()
+    }
+
+    fn plan_remap(
+        &self,
+        region: &Region,
+        from: u64,
+        from_length: u64,
+        to_length: u64,
+        how: Remap,
+        limits: &Limits,
+    ) -> SysResult<u64> {
+        let grown = to_length.saturating_sub(from_length);
+        let space = self.space.lock();
+        if space.regions.total().saturating_add(grown) > limits.soft(Resource::AddressSpace) {
+            return Err(ENOMEM);
+        }
+        if region.flags.contains(RegionFlags::LOCKED) && grown > limits.soft(Resource::LockedMemory) {
+            return Err(EAGAIN);
+        }
+        if space.regions.count() + 2 > REGIONS_MAX {
+            return Err(ENOMEM);
+        }
+        if let Remap::Fixed(to) = how {
+            drop(space);
+            let to = self.place(Placement::Replace(to), to_length)?;
+            let apart = to + to_length <= from || from + from_length <= to;
+            return if apart { Ok(to) } else { Err(EINVAL) };
+        }
+        if to_length <= from_length {
+            return Ok(from);
+        }
+        let end = from + from_length;
+        let fits = from.checked_add(to_length).is_some_and(|to_end| {
+            to_end <= self.layout.max_address && space.regions.is_free(end, to_end)
+        });
+        if fits && end == region.end {
+            return Ok(from);
+        }
+        drop(space);
+        if how == Remap::InPlace { Err(ENOMEM) } else { self.place(Placement::Hint(0), to_length) }
+    }
+}
