@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod executor;
+pub mod futex;
 pub mod kernel;
 pub mod memory;
 pub mod reactor;

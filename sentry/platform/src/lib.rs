@@ -20,7 +20,9 @@ use std::task::{Context as WakeContext, Poll};
 use abi::errno::Errno;
 
 pub mod ptrace;
+mod host_facts;
 mod registers;
+pub use host_facts::auxiliary_value;
 pub use registers::{Architecture, Registers, SyscallRequest};
 
 /// A mechanism that runs application code and traps its system calls.

@@ -81,7 +81,8 @@ impl MemoryManager {
         let start = self.place(request.placement, length)?;
         let end = start + length;
         let space = self.space.lock();
-        let replaced: u64 = space.regions.overlapping(start, end).map(|old| old.part(start, end).length()).sum();
+        let replaced: u64 =
+            space.regions.overlapping(start, end).map(|old| old.part(start, end).length()).sum();
         if space.regions.total() - replaced + length > limits.soft(Resource::AddressSpace) {
             return Err(ENOMEM);
         }
@@ -246,7 +247,8 @@ impl Task {
         let end = memory.range(start, length, ENOMEM)?;
         let _gate = memory.gate.enter().await;
         memory.check_protect(start, end, protection)?;
-        self.change_memory(&[MemoryOperation::Protect { address: start, length: end - start, protection }]).await?;
+        self.change_memory(&[MemoryOperation::Protect { address: start, length: end - start, protection }])
+            .await?;
         memory.enter_protection(start, end, protection);
         Ok(())
     }
@@ -323,7 +325,9 @@ impl Task {
             return Err(ENOMEM);
         }
         // Linux leaves a page between the break and the next mapping.
-        if to + PAGE_SIZE > memory.layout.max_address || !memory.space.lock().regions.is_free(from, to + PAGE_SIZE) {
+        if to + PAGE_SIZE > memory.layout.max_address
+            || !memory.space.lock().regions.is_free(from, to + PAGE_SIZE)
+        {
             return Err(ENOMEM);
         }
         let request = MapRequest {
@@ -362,7 +366,8 @@ impl Task {
         let end = memory.range(start, length, EINVAL)?;
         let _gate = memory.gate.enter().await;
         let covered = memory.space.lock().regions.is_covered(start, end);
-        self.change_memory(&[MemoryOperation::Advise { address: start, length: end - start, advice }]).await?;
+        self.change_memory(&[MemoryOperation::Advise { address: start, length: end - start, advice }])
+            .await?;
         memory.change_flags(start, end, change);
         if covered { Ok(()) } else { Err(ENOMEM) }
     }
@@ -458,7 +463,12 @@ impl MemoryManager {
     /// Bytes that count as locked (`VmLck`).
     pub fn locked_bytes(&self) -> u64 {
         let space = self.space.lock();
-        space.regions.iter().filter(|region| region.flags.contains(RegionFlags::LOCKED)).map(Region::length).sum()
+        space
+            .regions
+            .iter()
+            .filter(|region| region.flags.contains(RegionFlags::LOCKED))
+            .map(Region::length)
+            .sum()
     }
 
     fn plan_remap(
@@ -491,9 +501,9 @@ impl MemoryManager {
             return Ok(from);
         }
         let end = from + from_length;
-        let fits = from.checked_add(to_length).is_some_and(|to_end| {
-            to_end <= self.layout.max_address && space.regions.is_free(end, to_end)
-        });
+        let fits = from
+            .checked_add(to_length)
+            .is_some_and(|to_end| to_end <= self.layout.max_address && space.regions.is_free(end, to_end));
         if fits && end == region.end {
             return Ok(from);
         }

@@ -136,6 +136,22 @@ impl MemoryManager {
         &self.gate
     }
 
+    /// Whether nothing was ever mapped but what the platform puts into every space.
+    pub(crate) fn is_blank(&self) -> bool {
+        let space = self.space.lock();
+        space.regions.iter().all(|region| matches!(region.backing, Backing::Platform(_)))
+    }
+
+    /// Whether nothing is mapped in `start..end`.
+    pub(crate) fn is_free(&self, start: u64, end: u64) -> bool {
+        self.space.lock().regions.is_free(start, end)
+    }
+
+    /// Where a mapping of `length` bytes would go.
+    pub(crate) fn find_room(&self, length: u64) -> Option<u64> {
+        self.space.lock().regions.find_free_below(self.mmap_top, self.layout.min_address, length)
+    }
+
     /// All regions, in order (`/proc/PID/maps`).
     pub fn regions(&self) -> Vec<Region> {
         self.space.lock().regions.iter().cloned().collect()

@@ -31,7 +31,11 @@ impl RegionMap {
 
     /// The region at an address.
     pub(super) fn find(&self, address: u64) -> Option<&Region> {
-        self.regions.range(..=address).next_back().map(|(_, region)| region).filter(|region| address < region.end)
+        self.regions
+            .range(..=address)
+            .next_back()
+            .map(|(_, region)| region)
+            .filter(|region| address < region.end)
     }
 
     /// The regions that overlap `start..end`, in order.

@@ -1,6 +1,6 @@
 //! Thread groups: processes.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::signal_info::SigInfo;
@@ -73,6 +73,12 @@ pub struct ThreadGroup {
     children: Mutex<Vec<Arc<ThreadGroup>>>,
     pgid: AtomicI32,
     sid: AtomicI32,
+    /// Told when a thread has ended.
+    pub(crate) thread_ended: WaitQueue,
+    /// A thread is in `execve` and ends the others.
+    exec_claimed: AtomicBool,
+    /// Real user of the last thread, for `wait`.
+    pub(crate) last_uid: AtomicU32,
     /// Told when a child changes state.
     pub child_events: WaitQueue,
     /// Told when this process ends (pidfd).
@@ -124,6 +130,9 @@ impl ThreadGroup {
             children: Mutex::default(),
             pgid: AtomicI32::new(pid),
             sid: AtomicI32::new(pid),
+            thread_ended: WaitQueue::new(),
+            exec_claimed: AtomicBool::new(false),
+            last_uid: AtomicU32::new(0),
             child_events: WaitQueue::new(),
             exited: WaitQueue::new(),
             signals: GroupSignals::new(handlers),
@@ -175,7 +184,23 @@ impl ThreadGroup {
             let removed = position.map(|index| tasks.remove(index));
             (removed, tasks.is_empty())
         };
+        self.last_uid.store(task.credentials().uid, Ordering::Relaxed);
         removed.is_some() && last
+    }
+
+    /// Makes the caller the one thread that ends the others.
+    pub(crate) fn claim_exec(&self) -> bool {
+        !self.exec_claimed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn release_exec(&self) {
+        self.exec_claimed.store(false, Ordering::Release);
+    }
+
+    /// Adds the processor time of a thread that has left the host.
+    pub(crate) fn add_past_times(&self, user_ns: u64, system_ns: u64) {
+        let mut times = self.past_times.lock();
+        *times = times.plus(CpuTimes { user_ns, system_ns });
     }
 
     /// The parent; init has none.

@@ -4,7 +4,9 @@
 
 use abi::errno::{ENOEXEC, SysResult};
 use goblin::elf::header::{EM_X86_64, ET_DYN, ET_EXEC, Header};
-use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_PHDR, ProgramHeader};
+use goblin::elf::program_header::{
+    PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_PHDR, ProgramHeader,
+};
 use platform::Protection;
 
 use crate::memory::PAGE_SIZE;
@@ -54,7 +56,10 @@ pub(super) struct ElfFile {
 pub(super) enum Kind {
     Elf,
     /// `#!interpreter [argument]`
-    Script { interpreter: Vec<u8>, argument: Option<Vec<u8>> },
+    Script {
+        interpreter: Vec<u8>,
+        argument: Option<Vec<u8>>,
+    },
 }
 
 /// Tells what a file is by its first [`HEAD_SIZE`] bytes.
@@ -111,7 +116,7 @@ pub(super) fn parse_elf(head: &[u8], read: impl Fn(u64, &mut [u8]) -> SysResult<
     if header_bytes[4] != 2 || header_bytes[5] != 1 {
         return Err(ENOEXEC);
     }
-    let header = Header::parse(header_bytes).map_err(|_| ENOEXEC)?;
+    let header = goblin::elf::Elf::parse_header(header_bytes).map_err(|_| ENOEXEC)?;
     let is_relocatable = match header.e_type {
         ET_EXEC => false,
         ET_DYN => true,
@@ -127,7 +132,8 @@ pub(super) fn parse_elf(head: &[u8], read: impl Fn(u64, &mut [u8]) -> SysResult<
     }
     let mut table = vec![0; table_size];
     read(header.e_phoff, &mut table)?;
-    let context = goblin::container::Ctx::new(goblin::container::Container::Big, goblin::container::Endian::Little);
+    let context =
+        goblin::container::Ctx::new(goblin::container::Container::Big, goblin::container::Endian::Little);
     let headers =
         ProgramHeader::parse(&table, 0, usize::from(header.e_phnum), context).map_err(|_| ENOEXEC)?;
     collect(&header, &headers, is_relocatable)

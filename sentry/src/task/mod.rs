@@ -9,19 +9,29 @@
 
 mod access;
 mod credentials;
+mod exec;
 mod exit;
 mod group;
+mod image;
 mod limits;
+mod program_file;
 mod run;
+mod spawn;
+mod stack;
 mod table;
+mod wait;
 
 pub use credentials::Credentials;
+pub use exec::ExecRequest;
+pub(crate) use exec::new_space;
 pub use group::{ChildEvent, CpuTimes, ExitStatus, ThreadGroup};
 pub use limits::{Limit, Limits, Resource};
 pub use run::Reply;
+pub use spawn::{CloneRequest, INITIAL_MASK, VforkDone};
 pub use table::{ProcessTable, TASKS_MAX};
+pub use wait::{WaitFor, WaitKinds, WaitRequest, WaitResult};
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context as WakeContext, Poll, Waker};
 
@@ -54,8 +64,8 @@ pub enum TaskState {
 
 /// An application thread.
 pub struct Task {
-    /// Thread ID.
-    pub tid: Pid,
+    /// Thread ID; changes only when `execve` of another thread takes over the process's number.
+    tid: AtomicI32,
     /// The process.
     pub group: Arc<ThreadGroup>,
     /// The root object.
@@ -91,6 +101,10 @@ pub struct Task {
     pub(crate) fault: Mutex<Option<FaultDetails>>,
     /// The thread is in the application, or about to be: an interrupt must reach it there.
     in_application: AtomicBool,
+    /// The parent that waits for this task in `vfork`.
+    vfork_done: Mutex<Option<Arc<VforkDone>>>,
+    /// The thread is ending by its own `exit(2)`, which the host is to carry out.
+    pub exits_natively: AtomicBool,
     waker: OnceLock<Waker>,
 }
 
@@ -148,7 +162,7 @@ impl Task {
     /// A task that has not been started yet.
     pub fn new(kernel: Arc<Kernel>, parts: TaskParts) -> Arc<Self> {
         Arc::new(Self {
-            tid: parts.tid,
+            tid: AtomicI32::new(parts.tid),
             group: parts.group,
             kernel,
             interrupter: Mutex::new(parts.context.interrupter()),
@@ -170,13 +184,31 @@ impl Task {
             fault: Mutex::new(None),
             state: AtomicU32::new(TaskState::Running as u32),
             in_application: AtomicBool::new(false),
+            vfork_done: Mutex::new(None),
+            exits_natively: AtomicBool::new(false),
             waker: OnceLock::new(),
         })
+    }
+
+    /// The thread ID.
+    pub fn tid(&self) -> Pid {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_tid(&self, tid: Pid) {
+        self.tid.store(tid, Ordering::Relaxed);
     }
 
     /// The process ID.
     pub fn pid(&self) -> Pid {
         self.group.pid
+    }
+
+    /// Makes a parent wait for this task's `execve` or end.
+    pub(crate) fn expect_vfork(&self) -> Arc<VforkDone> {
+        let done = Arc::new(VforkDone::default());
+        *self.vfork_done.lock() = Some(Arc::clone(&done));
+        done
     }
 
     /// The address space.

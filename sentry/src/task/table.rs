@@ -84,8 +84,8 @@ impl ProcessTable {
         task.group.add_task(Arc::clone(task));
         let mut numbers = self.numbers.lock();
         numbers.reserved = numbers.reserved.saturating_sub(1);
-        numbers.tasks.insert(task.tid, Arc::clone(task));
-        if task.tid == task.group.pid {
+        numbers.tasks.insert(task.tid(), Arc::clone(task));
+        if task.tid() == task.group.pid {
             numbers.groups.insert(task.group.pid, Arc::clone(&task.group));
         }
     }
@@ -104,7 +104,17 @@ impl ProcessTable {
         drop(removed);
     }
 
-    /// `execve` of another thread than the first: the thread takes over the process's number. Only for the table; see `exec.rs`.
+    /// `execve` of another thread than the first: once the others are gone it takes over the process's number.
+    pub(crate) fn take_over_number(&self, task: &Arc<Task>) {
+        let mut numbers = self.numbers.lock();
+        let removed = numbers.tasks.remove(&task.tid());
+        task.set_tid(task.group.pid);
+        numbers.tasks.insert(task.group.pid, Arc::clone(task));
+        drop(numbers);
+        drop(removed);
+    }
+
+    /// Removes a process that nobody waits for any more.
     pub(crate) fn remove_group(&self, pid: Pid) {
         let removed = self.numbers.lock().groups.remove(&pid);
         drop(removed);

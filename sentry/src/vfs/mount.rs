@@ -41,6 +41,13 @@ pub struct Mount {
     pub flags: Mutex<MountFlags>,
 }
 
+impl Mount {
+    /// Whether set-user-ID bits do nothing here.
+    pub fn ignores_set_ids(&self) -> bool {
+        self.flags.lock().contains(MountFlags::NOSUID)
+    }
+}
+
 /// All mounts a set of processes sees.
 pub struct MountNamespace {
     root: Arc<Mount>,
