@@ -19,8 +19,8 @@ use std::task::{Context as WakeContext, Poll};
 
 use abi::errno::Errno;
 
-pub mod ptrace;
 mod host_facts;
+pub mod ptrace;
 mod registers;
 pub use host_facts::auxiliary_value;
 pub use registers::{Architecture, Registers, SyscallRequest};
