@@ -4,4 +4,7 @@
 //! into a kernel object. Anything longer than a screen belongs there.
 #![forbid(unsafe_code)]
 
+pub mod clone_exec_exit;
+pub mod memory_map;
 pub mod table;
+pub mod wait;

@@ -253,6 +253,40 @@ impl Task {
         Ok(())
     }
 
+    /// `munmap`, for the host to carry out: possible if nobody else lives in the address space. `None`: not possible.
+    pub fn unmap_alone(&self, start: u64, length: u64) -> Option<SysResult<()>> {
+        let memory = self.memory();
+        let _gate = memory.alone()?;
+        let end = match memory.range(start, length, EINVAL) {
+            Ok(end) => end,
+            Err(errno) => return Some(Err(errno)),
+        };
+        let removed = memory.space.lock().regions.remove(start, end);
+        // The host must not be asked to remove what is the platform's.
+        if removed.iter().any(|region| matches!(region.backing, Backing::Platform(_))) {
+            for region in removed {
+                memory.enter_region(region);
+            }
+            return None;
+        }
+        Some(Ok(()))
+    }
+
+    /// `mprotect`, for the host to carry out; see [`Task::unmap_alone`].
+    pub fn protect_alone(&self, start: u64, length: u64, protection: Protection) -> Option<SysResult<()>> {
+        let memory = self.memory();
+        let _gate = memory.alone()?;
+        if !is_aligned(start) {
+            return Some(Err(EINVAL));
+        }
+        let end = memory.range(start, length, ENOMEM).ok()?;
+        if let Err(errno) = memory.check_protect(start, end, protection) {
+            return Some(Err(errno));
+        }
+        memory.enter_protection(start, end, protection);
+        Some(Ok(()))
+    }
+
     /// `mremap`.
     ///
     /// # Errors
@@ -420,6 +454,11 @@ pub enum Remap {
 }
 
 impl MemoryManager {
+    /// The gate, if one task alone lives here and nobody is inside.
+    fn alone(&self) -> Option<crate::wait::GateGuard> {
+        if self.users() == 1 { self.gate.try_enter() } else { None }
+    }
+
     /// Judges a page-aligned range; returns its end.
     fn range(&self, start: u64, length: u64, too_far: abi::errno::Errno) -> SysResult<u64> {
         if !is_aligned(start) || length == 0 {

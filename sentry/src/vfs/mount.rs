@@ -46,6 +46,11 @@ impl Mount {
     pub fn ignores_set_ids(&self) -> bool {
         self.flags.lock().contains(MountFlags::NOSUID)
     }
+
+    /// Whether nothing is executed from here.
+    pub fn forbids_execution(&self) -> bool {
+        self.flags.lock().contains(MountFlags::NOEXEC)
+    }
 }
 
 /// All mounts a set of processes sees.
