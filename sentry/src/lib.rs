@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod executor;
+pub mod fs;
 pub mod futex;
 pub mod kernel;
 pub mod memory;

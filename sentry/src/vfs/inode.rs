@@ -415,6 +415,15 @@ pub trait Inode: Send + Sync + Any {
         Ok(Vec::new())
     }
 
+    /// The host file that holds this regular file's bytes, for reading and mapping only: what a file system
+    /// stacked upon this one copies from.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: the bytes are elsewhere. The gofer's.
+    fn backing(&self) -> SysResult<Arc<crate::memory::HostFile>> {
+        Err(EOPNOTSUPP)
+    }
+
     /// State that the VFS keeps with the inode for as long as it lives: advisory locks, the FIFO
     /// of a FIFO node, the socket bound to a socket node, inotify watches.
     fn attachments(&self) -> &super::Attachments;

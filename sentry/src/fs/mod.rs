@@ -1,0 +1,6 @@
+//! The file systems, one folder each; all implement the traits of [`crate::vfs`].
+//!
+//! `tmpfs` (files in memory), `gofer` (host files), `overlay` (memory over anything), `dev`. See README.md.
+
+pub mod host_files;
+pub mod tmpfs;
