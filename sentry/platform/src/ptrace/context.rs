@@ -20,7 +20,7 @@ use super::events::{Found, Process, Shared, Slot};
 use super::gadget::{NO_CALL, blank_registers};
 use super::memory::{self, Space};
 use super::operations::{self, HostCall};
-use super::requests::{Status, Stopped};
+use super::requests::{Status, Stopped, USER_CS};
 use crate::{
     Architecture, Context, Died, Fault, Interrupter, MemoryError, MemoryOperation, Registers, Resume, Spawn,
     SpawnError, SpawnKind, SyscallRequest, Trap, UserMemory,
@@ -70,6 +70,9 @@ struct Inner {
 impl Captured {
     fn read(stopped: &Stopped) -> Result<Self, Died> {
         let host = stopped.registers().map_err(|_| Died)?;
+        if host.cs != USER_CS {
+            stopped.enter_64_bit_mode().map_err(|_| Died)?;
+        }
         Ok(Self { registers: from_host(&host), host })
     }
 
@@ -470,10 +473,10 @@ fn map_file(
     let received = inner.inject(shared, slot, operations::receive_call(shared.reserved));
     // Whatever happened in the stub, the next one must not find this file on the socket.
     operations::discard_unreceived(shared.receiver.as_fd());
-    if let Err(error) = received? {
-        return Ok(Err(error));
-    }
-    let mapped = inner.inject(shared, slot, map)?;
+    let mapped = match received? {
+        Ok(_) => inner.inject(shared, slot, map)?,
+        refused => refused,
+    };
     let close = (libc::SYS_close, [operations::RECEIVED, 0, 0, 0, 0, 0]);
     match inner.inject(shared, slot, close)? {
         Ok(_) => Ok(mapped),
@@ -677,5 +680,44 @@ impl Drop for PtraceContext {
         if !self.slot.is_gone() {
             self.shared.abandon(&self.slot, held);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Protection;
+
+    const CODE: u64 = 0x10_0000;
+
+    /// How a stub stops that runs application code without `PTRACE_SYSEMU`, which never happens otherwise.
+    fn unemulated(code: &[u8]) -> Result<Status, Died> {
+        let platform = super::super::PtracePlatform::new().unwrap();
+        let shared = &platform.shared;
+        shared.attach().unwrap();
+        let mut context = PtraceContext::from_seed(shared).unwrap();
+        let protection = Protection { read: true, write: true, execute: true };
+        let map = MemoryOperation::MapAnonymous { address: CODE, length: 4096, protection, reserve: true };
+        context.apply(&[map]).unwrap();
+        assert_eq!(context.memory().write(CODE, code), Ok(code.len()));
+        let inner = context.inner.get_mut();
+        let stopped = inner.take_held().unwrap();
+        let mut registers = shared.reserved.call_registers(libc::SYS_sched_yield, [0; 6]);
+        registers.rip = CODE;
+        stopped.load(&registers).unwrap();
+        shared.run_gadget(&context.slot, stopped)?;
+        let (stopped, status) = shared.await_stop(&context.slot)?;
+        context.inner.get_mut().thread = Thread::Held(stopped);
+        Ok(status)
+    }
+
+    #[test]
+    fn a_call_from_outside_the_gadget_that_gets_past_emulation_is_death() {
+        let (syscall, trap) = ([0x0f, 0x05], 0xcc);
+        assert_eq!(unemulated(&[trap]), Ok(Status::Signal(libc::SIGTRAP)), "the code does run");
+        // `sched_yield`, which is allowed from the gadget.
+        assert_eq!(unemulated(&[syscall[0], syscall[1], trap]), Err(Died));
+        // `int 0x80`, whose numbers mean other calls.
+        assert_eq!(unemulated(&[0xcd, 0x80, trap]), Err(Died));
     }
 }

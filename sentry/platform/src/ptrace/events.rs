@@ -358,10 +358,10 @@ impl Shared {
             // Its memory may live on with other threads, but not through it.
             slot.space.remove(slot.tid);
         }
+        let registers = self.reserved.call_registers(call, [0; 6]);
+        let ready = stopped.enter_64_bit_mode().and_then(|()| stopped.load(&registers));
         // An error means that it is dying already.
-        let _ = stopped
-            .load(&self.reserved.call_registers(call, [0; 6]))
-            .and_then(|()| stopped.resume(Mode::Direct));
+        let _ = ready.and_then(|()| stopped.resume(Mode::Direct));
     }
 
     /// Ends a thread whose context was dropped, whatever it is doing.

@@ -15,6 +15,8 @@
 
 use libc::{c_long, sock_filter, user_regs_struct};
 
+use super::requests::{USER_CS, USER_SS};
+
 /// First address that no mapping may have (`TASK_SIZE_MAX` with four-level page tables).
 pub(super) const USER_END: u64 = (1 << 47) - PAGE;
 /// Page size of x86-64.
@@ -40,9 +42,6 @@ pub(super) const BREAK_OFFSET: u64 = 2;
 const AFTER_BREAK_OFFSET: u64 = 3;
 const IDLE_OFFSET: u64 = 4;
 
-/// User code and stack selectors of 64-bit mode (`__USER_CS`, `__USER_DS`).
-const USER_CS: u64 = 0x33;
-const USER_SS: u64 = 0x2b;
 /// Interrupts on and the bit that is always set.
 const PLAIN_FLAGS: u64 = 0x202;
 /// `orig_rax` of a thread that is in no system call, so that no restart is attempted.

@@ -12,7 +12,8 @@
 //! - [`operations`]: the system calls behind them, and which ranges they may touch.
 //! - [`memory`], [`vectors`], [`requests`]: copying, vector state, ptrace itself.
 //!
-//! A trap costs about ten times as much as with `seccomp` when worker and stub are on different cores.
+//! Measured (2-core VM, Linux 6.18): a trap costs 9.3 µs when worker and stub share a core and about 60 µs when
+//! the host spreads them; an injected call 14 and 68; a mapped file, three calls, 52 and 170; a fork of the seed 70 and 100.
 
 use std::sync::Arc;
 use std::task::{Context as WakeContext, Poll};

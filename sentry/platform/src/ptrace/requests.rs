@@ -27,6 +27,10 @@ pub(super) const OPTIONS: usize = (libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRAC
 /// the application may have set to values that `ptrace` refuses, and selectors) is never reloaded.
 const GENERAL_BYTES: usize = std::mem::offset_of!(user_regs_struct, fs_base);
 
+/// User code and stack selectors of 64-bit mode (`__USER_CS`, `__USER_DS`).
+pub(super) const USER_CS: u64 = 0x33;
+pub(super) const USER_SS: u64 = 0x2b;
+
 /// A ptrace-stopped thread.
 #[derive(Debug)]
 pub(super) struct Stopped {
@@ -121,8 +125,14 @@ impl Stopped {
         Ok(registers)
     }
 
+    /// Makes sure that [`Stopped::load`] is understood: the layout `PTRACE_SETREGSET` expects is that of the mode
+    /// which the thread's code segment selects, and an application can select 32-bit mode.
+    pub(super) fn enter_64_bit_mode(&self) -> Result<(), Errno> {
+        self.poke(std::mem::offset_of!(user_regs_struct, cs), USER_CS)
+    }
+
     /// Loads the general registers, leaving FS, GS and their bases as they are
-    /// (`PTRACE_SETREGSET` takes a prefix of the set).
+    /// (`PTRACE_SETREGSET` takes a prefix of the set). The thread must be in 64-bit mode.
     pub(super) fn load(&self, registers: &user_regs_struct) -> Result<(), Errno> {
         let mut iov = libc::iovec {
             iov_base: ptr::from_ref(registers).cast_mut().cast::<c_void>(),

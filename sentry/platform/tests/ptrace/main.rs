@@ -1,197 +1,23 @@
 //! The contract of `platform::Platform`, tried on the `ptrace` platform with small programs.
 //!
-//! Each test is a worker of its own with a platform of its own. Programs are position-independent machine code between
-//! two labels of this binary, copied to [`CODE`] of a fresh address space; [`DATA`] is read-write.
+//! Each test is a worker of its own with a platform of its own ([`bench::Bench`]).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test shall fail")]
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::task::{Context as WakeContext, Poll, Waker};
+use std::os::fd::AsFd;
+use std::task::{Context as WakeContext, Poll};
 
 use abi::errno;
-use platform::ptrace::PtracePlatform;
 use platform::{
-    Architecture, Context, Died, Fault, MemoryError, MemoryOperation, NewSpace, Platform, Protection,
-    Registers, Resume, Sharing, Spawn, SpawnKind, SyscallRequest, Trap,
+    Architecture, Context, Died, Fault, MemoryError, MemoryOperation, Platform, Registers, Resume, Sharing,
+    Spawn, SpawnKind, Trap,
 };
 
-const PAGE: u64 = 4096;
-const CODE: u64 = 0x10_0000;
-const DATA: u64 = 0x20_0000;
-const DATA_BYTES: u64 = 16 * PAGE;
-const STACK_TOP: u64 = DATA + DATA_BYTES;
-const READ: Protection = Protection { read: true, write: false, execute: false };
-const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
-const READ_EXECUTE: Protection = Protection { read: true, write: false, execute: true };
+use bench::*;
 
-/// Declares programs as `name: "instruction", …;`.
-macro_rules! programs {
-    ($($name:ident: $($line:expr),+;)*) => { $(
-        mod $name {
-            std::arch::global_asm!(
-                ".pushsection .rodata",
-                concat!(".globl program_", stringify!($name)),
-                concat!("program_", stringify!($name), ":"),
-                $($line,)+
-                concat!(".globl program_", stringify!($name), "_end"),
-                concat!("program_", stringify!($name), "_end:"),
-                ".byte 0",
-                ".popsection",
-            );
-        }
-        fn $name() -> &'static [u8] {
-            unsafe extern "C" {
-                #[link_name = concat!("program_", stringify!($name))]
-                static START: u8;
-                #[link_name = concat!("program_", stringify!($name), "_end")]
-                static END: u8;
-            }
-            // SAFETY: both labels bound the bytes assembled above, in read-only data of this binary.
-            unsafe { std::slice::from_raw_parts(&raw const START, (&raw const END).addr() - (&raw const START).addr()) }
-        }
-    )* };
-}
-
-programs! {
-    // Calls 1000, then 1001 with the result as its first argument, for ever.
-    ask_and_tell:
-        "2: mov rdi, 11; mov rsi, 12; mov rdx, 13; mov r10, 14; mov r8, 15; mov r9, 16",
-        "mov eax, 1000", "syscall", "mov rdi, rax", "mov eax, 1001", "syscall", "jmp 2b";
-    // The call whose number and arguments are in the registers, then 1001 with its result.
-    call_and_tell: "2: syscall", "mov rdi, rax", "mov eax, 1001", "syscall", "jmp 2b";
-    spin: "2: jmp 2b";
-    int80: "mov eax, 20", "mov ebx, 21", "mov ecx, 22", "int 0x80", "mov rdi, rax", "mov eax, 1001", "syscall";
-    x32: "mov eax, 0x40000027", "syscall", "mov rdi, rax", "mov eax, 1001", "syscall";
-    load: "mov rax, [rdi]", "hlt";
-    jump: "jmp rdi";
-    divide: "xor ecx, ecx", "mov eax, 1", "cdq", "div ecx";
-    illegal: "ud2";
-    breakpoint: "int3";
-    // Tells the low half of xmm3 after a trap has loaded it.
-    vector: "mov eax, 1000", "syscall", "movq rdi, xmm3", "mov eax, 1001", "syscall";
-    // Tells the word at fs:0.
-    thread_pointer: "mov rdi, fs:[0]", "mov eax, 1001", "syscall";
-    // Adds 1 to [rdi] atomically and tells the new value: rsi times.
-    count: "2: mov eax, 1", "lock xadd [rdi], eax", "mov eax, 1001", "syscall", "dec rsi", "jnz 2b", "mov eax, 60", "syscall";
-    // clock_gettime(CLOCK_MONOTONIC, rsi) through the function at rax, then tells its result.
-    call_function: "mov edi, 1", "call rax", "mov rdi, rax", "mov eax, 1001", "syscall";
-}
-
-/// One platform, with this thread as its worker.
-struct Bench {
-    platform: PtracePlatform,
-}
-
-fn waker() -> Waker {
-    struct Nothing;
-    impl std::task::Wake for Nothing {
-        fn wake(self: Arc<Self>) {}
-    }
-    Waker::from(Arc::new(Nothing))
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self { platform: PtracePlatform::new().unwrap() }
-    }
-
-    fn finish<T>(&self, mut poll: impl FnMut(&mut WakeContext<'_>) -> Poll<T>) -> T {
-        let waker = waker();
-        let mut wake = WakeContext::from_waker(&waker);
-        loop {
-            match poll(&mut wake) {
-                Poll::Ready(value) => return value,
-                Poll::Pending => self.platform.wait().unwrap(),
-            }
-        }
-    }
-
-    fn space(&self) -> Box<dyn Context> {
-        let mut request = NewSpace::default();
-        self.finish(|wake| self.platform.poll_new_space(wake, &mut request)).unwrap()
-    }
-
-    fn memory(
-        &self,
-        context: &mut dyn Context,
-        operations: &[MemoryOperation<'_>],
-    ) -> Result<(), MemoryError> {
-        self.finish(|wake| context.poll_memory(wake, operations))
-    }
-
-    fn trap(&self, context: &mut dyn Context) -> Trap {
-        self.finish(|wake| context.poll_trap(wake))
-    }
-
-    fn capture(&self, context: &mut dyn Context) -> Registers {
-        self.finish(|wake| context.poll_capture(wake)).unwrap();
-        *context.registers().unwrap()
-    }
-
-    fn spawn(&self, context: &mut dyn Context, spawn: &Spawn) -> Box<dyn Context> {
-        self.finish(|wake| context.poll_spawn(wake, spawn)).unwrap_or_else(|error| panic!("{error:?}"))
-    }
-
-    /// A space with `program` at [`CODE`], data and stack, not yet running.
-    fn load(&self, program: &[u8], change: impl FnOnce(&mut Registers)) -> Box<dyn Context> {
-        let mut context = self.space();
-        let map = |address, length| MemoryOperation::MapAnonymous {
-            address,
-            length,
-            protection: READ_WRITE,
-            reserve: true,
-        };
-        self.memory(&mut *context, &[map(CODE, PAGE), map(DATA, DATA_BYTES)]).unwrap();
-        assert_eq!(context.memory().write(CODE, program), Ok(program.len()));
-        let executable = MemoryOperation::Protect { address: CODE, length: PAGE, protection: READ_EXECUTE };
-        self.memory(&mut *context, &[executable]).unwrap();
-        let registers = context.registers().unwrap();
-        registers.rip = CODE;
-        registers.rsp = STACK_TOP;
-        change(registers);
-        context
-    }
-
-    /// Loads and starts it.
-    fn start(&self, program: &[u8], change: impl FnOnce(&mut Registers)) -> Box<dyn Context> {
-        let mut context = self.load(program, change);
-        context.resume(Resume::Registers);
-        context
-    }
-
-    fn syscall(&self, context: &mut dyn Context) -> SyscallRequest {
-        match self.trap(context) {
-            Trap::Syscall(request) => request,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// What the program tells with call 1001.
-    fn told(&self, context: &mut dyn Context) -> u64 {
-        let request = self.syscall(context);
-        assert_eq!(request.number, 1001);
-        request.arguments[0]
-    }
-
-    fn fault(&self, program: &[u8], change: impl FnOnce(&mut Registers)) -> Fault {
-        let mut context = self.start(program, change);
-        match self.trap(&mut *context) {
-            Trap::Fault(fault) => {
-                assert!(context.registers().is_some(), "faults arrive captured");
-                fault
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn call(number: i64, arguments: [u64; 6]) -> impl FnOnce(&mut Registers) {
-    move |registers| {
-        registers.rax = number as u64;
-        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
-    }
-}
+mod bench;
+mod hostility;
+mod lifecycle;
+mod lockdown;
 
 #[test]
 fn a_new_space_is_blank_and_captured() {
@@ -349,13 +175,6 @@ fn vector_state_makes_a_round_trip() {
     assert_eq!(initial[24..28], 0x1f80u32.to_ne_bytes());
 }
 
-fn memory_file(content: &[u8]) -> OwnedFd {
-    let file = nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
-    nix::unistd::ftruncate(&file, 2 * PAGE as i64).unwrap();
-    assert_eq!(nix::sys::uio::pwrite(&file, content, 0), Ok(content.len()));
-    file
-}
-
 #[test]
 fn files_are_mapped_shared_and_private() {
     let bench = Bench::new();
@@ -402,31 +221,6 @@ fn files_are_mapped_shared_and_private() {
     bench.memory(&mut *context, &[map(shared, Sharing::Shared, two.as_fd())]).unwrap();
     assert_eq!(memory.read(shared, &mut got), Ok(3));
     assert_eq!(&got, b"two");
-}
-
-#[test]
-fn an_application_that_spoils_the_scratch_page_only_harms_itself() {
-    // The scratch page is the second page above the application's part.
-    let bench = Bench::new();
-    let scratch = bench.platform.layout().max_address + PAGE;
-    let file = memory_file(b"one");
-    let mut hostile = bench.start(call_and_tell(), |registers| registers.rax = 1000);
-    bench.syscall(&mut *hostile);
-    // Write-protecting it is not possible, so the next best: the page is unmapped by nobody, and calls on it are refused.
-    let unmap = MemoryOperation::Unmap { address: scratch, length: PAGE };
-    match bench.memory(&mut *hostile, &[unmap]) {
-        Err(MemoryError::Refused { index: 0, errno: errno::EINVAL }) => {}
-        other => panic!("{other:?}"),
-    }
-    let map = MemoryOperation::MapFile {
-        address: 0x100_0000,
-        length: PAGE,
-        protection: READ,
-        sharing: Sharing::Shared,
-        file: file.as_fd(),
-        offset: 0,
-    };
-    bench.memory(&mut *hostile, &[map]).unwrap();
 }
 
 #[test]
@@ -575,27 +369,6 @@ fn an_interrupt_during_a_native_call_or_an_operation_is_kept() {
 }
 
 #[test]
-fn a_32_bit_entry_is_told_apart() {
-    let bench = Bench::new();
-    let mut context = bench.start(int80(), |_| ());
-    let request = bench.syscall(&mut *context);
-    assert_eq!((request.architecture, request.number), (Architecture::I386, 20));
-    assert_eq!(request.arguments[..2], [21, 22]);
-    context.resume(Resume::Native);
-    assert_eq!(bench.told(&mut *context), errno::EINVAL.to_return_value(), "never native");
-}
-
-#[test]
-fn an_x32_number_arrives_as_it_is() {
-    let bench = Bench::new();
-    let mut context = bench.start(x32(), |_| ());
-    let request = bench.syscall(&mut *context);
-    assert_eq!((request.architecture, request.number), (Architecture::X86_64, 0x4000_0027));
-    context.resume(Resume::Return(errno::ENOSYS.to_return_value()));
-    assert_eq!(bench.told(&mut *context), errno::ENOSYS.to_return_value());
-}
-
-#[test]
 fn faults_are_described() {
     let bench = Bench::new();
     let is = |fault: Fault, signal, code, address, vector, error_code| {
@@ -611,36 +384,6 @@ fn faults_are_described() {
     is(bench.fault(divide(), to(0)), libc::SIGFPE, 1, CODE + 8, 0, 0);
     is(bench.fault(illegal(), to(0)), libc::SIGILL, 2, CODE, 6, 0);
     is(bench.fault(breakpoint(), to(0)), libc::SIGTRAP, 0x80, 0, 3, 0);
-}
-
-#[test]
-fn the_legacy_vsyscall_page_is_not_there() {
-    const TIME: u64 = 0xffff_ffff_ff60_0400;
-    let bench = Bench::new();
-    let fault = bench.fault(jump(), |registers| {
-        registers.rdi = TIME;
-        // The host reads a return address before it asks the filter.
-        registers.rsp = STACK_TOP - 8;
-    });
-    assert_eq!((i32::from(fault.signal), fault.address), (libc::SIGSEGV, TIME));
-}
-
-#[test]
-fn the_gadget_is_no_way_out_for_an_application() {
-    // `syscall; int3` on the fourth page above the application's part: trapped like any other instruction.
-    let bench = Bench::new();
-    let gadget = bench.platform.layout().max_address + 3 * PAGE;
-    let mut context = bench.start(jump(), |registers| {
-        registers.rdi = gadget;
-        registers.rax = libc::SYS_exit_group as u64;
-    });
-    let request = bench.syscall(&mut *context);
-    assert_eq!((request.number, request.ip), (libc::SYS_exit_group as u64, gadget + 2));
-    context.resume(Resume::Return(0));
-    match bench.trap(&mut *context) {
-        Trap::Fault(fault) => assert_eq!(i32::from(fault.signal), libc::SIGTRAP),
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]
@@ -676,68 +419,6 @@ fn dynamic_symbol(image: &[u8], name: &[u8]) -> u64 {
         image[string..].starts_with(name)
     });
     word(entry.unwrap() + 8)
-}
-
-#[test]
-fn killing_reaches_held_and_running_threads() {
-    let bench = Bench::new();
-    let mut running = bench.start(spin(), |_| ());
-    running.kill();
-    assert!(matches!(bench.trap(&mut *running), Trap::Died));
-    let mut held = bench.start(ask_and_tell(), |_| ());
-    bench.syscall(&mut *held);
-    held.kill();
-    assert!(matches!(bench.trap(&mut *held), Trap::Died));
-    assert_eq!(bench.finish(|wake| held.poll_capture(wake)), Err(Died));
-    held.resume(Resume::Return(0));
-    held.interrupter().interrupt();
-    assert!(matches!(bench.trap(&mut *held), Trap::Died));
-}
-
-#[test]
-fn a_dropped_context_ends_its_thread() {
-    let bench = Bench::new();
-    for program in [spin(), ask_and_tell()] {
-        let context = bench.start(program, |_| ());
-        let memory = context.memory();
-        drop(context);
-        // The host process goes away once the worker has seen to it.
-        while memory.read(CODE, &mut [0]).is_ok() {
-            bench.platform.wait().unwrap();
-        }
-    }
-    let mut held = bench.start(ask_and_tell(), |_| ());
-    bench.syscall(&mut *held);
-    let memory = held.memory();
-    std::thread::spawn(move || drop(held)).join().unwrap();
-    while memory.read(CODE, &mut [0]).is_ok() {
-        bench.platform.wait().unwrap();
-    }
-}
-
-#[test]
-fn a_kick_ends_a_wait_now_or_later() {
-    const KICKS: usize = 2000;
-    let bench = Arc::new(Bench::new());
-    bench.space();
-    bench.platform.kick();
-    bench.platform.wait().unwrap();
-    // Each wait is matched by a kick that may come before, during or after its start.
-    let (sender, receiver) = std::sync::mpsc::sync_channel(0);
-    let kicker = {
-        let bench = Arc::clone(&bench);
-        std::thread::spawn(move || {
-            while receiver.recv().is_ok() {
-                bench.platform.kick()
-            }
-        })
-    };
-    for _ in 0..KICKS {
-        sender.send(()).unwrap();
-        bench.platform.wait().unwrap();
-    }
-    drop(sender);
-    kicker.join().unwrap();
 }
 
 #[test]
@@ -805,44 +486,4 @@ fn processor_time_grows_with_use_and_is_the_threads_own() {
     busy.resume(Resume::Registers);
     busy.interrupter().interrupt();
     assert!(matches!(bench.trap(&mut *busy), Trap::Interrupted), "asking for the time leaves it intact");
-}
-
-#[test]
-fn only_the_worker_may_wait() {
-    let bench = Arc::new(Bench::new());
-    bench.space();
-    let other = Arc::clone(&bench);
-    assert_eq!(std::thread::spawn(move || other.platform.wait()).join().unwrap(), Err(errno::EPERM));
-}
-
-#[test]
-fn the_seed_goes_when_the_platform_goes_unused() {
-    let before = children();
-    drop(PtracePlatform::new().unwrap());
-    assert!(children().is_subset(&before), "no child is left of this thread");
-}
-
-fn children() -> std::collections::BTreeSet<String> {
-    let path = format!("/proc/self/task/{}/children", nix::unistd::gettid());
-    std::fs::read_to_string(path).unwrap().split_whitespace().map(str::to_owned).collect()
-}
-
-#[test]
-fn wakers_are_woken_by_traps() {
-    struct Flag(AtomicBool);
-    impl std::task::Wake for Flag {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, SeqCst);
-        }
-    }
-    let bench = Bench::new();
-    let mut context = bench.start(spin(), |_| ());
-    let flag = Arc::new(Flag(AtomicBool::new(false)));
-    let waker = Waker::from(Arc::clone(&flag));
-    assert!(context.poll_trap(&mut WakeContext::from_waker(&waker)).is_pending());
-    context.interrupter().interrupt();
-    while !flag.0.load(SeqCst) {
-        bench.platform.wait().unwrap();
-    }
-    assert!(context.poll_trap(&mut WakeContext::from_waker(&waker)).is_ready());
 }
