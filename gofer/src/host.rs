@@ -1,0 +1,49 @@
+//! The host calls for which neither `rustix` nor `nix` has a safe wrapper. The crate's only `unsafe`.
+#![expect(unsafe_code, reason = "mount_setattr and mallopt have no safe wrapper")]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+/// `struct mount_attr` (`man 2 mount_setattr`).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
+pub const MOUNT_ATTR_NOSUID: u64 = 0x2;
+pub const MOUNT_ATTR_NODEV: u64 = 0x4;
+
+/// Sets attributes on a detached mount and all mounts beneath it, and makes them private (`man 2 mount_setattr`).
+pub fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64) -> Result<(), Errno> {
+    let attributes = MountAttr { set, clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the descriptor is open for the call's length, the path is a NUL-terminated literal, and `attributes`
+    // is a live `struct mount_attr` whose exact size is passed; the kernel only reads it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    Err(Errno::from_raw_os_error(error))
+}
+
+/// Keeps all threads in one malloc arena: an arena each would cost more memory than the eight threads' contention
+/// costs time.
+pub fn share_one_arena() {
+    // SAFETY: `mallopt` takes two integers and may be called at any time (`man 3 mallopt`).
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}

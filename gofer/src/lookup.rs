@@ -1,0 +1,146 @@
+//! The only way from one file to another: one name, beneath a directory that is held, following nothing.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use abi::errno::{self, Errno};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, readlinkat, statx,
+};
+use wire::{
+    Access, Attr, DeviceNumber, FileType, Name, OpenFlags, OpenOutcome, Reply, Timestamp, WalkStep, WalkStop,
+};
+
+use crate::connection::{Answer, Server};
+use crate::handles::Node;
+use crate::open::open_regular;
+
+/// How a name is resolved (`man 2 openat2`). Beneath and without links is what [`Name`] guarantees already; the
+/// kernel holds us to it.
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_SYMLINKS);
+/// What a handle is.
+const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What the protocol tells of a file.
+const ATTRIBUTES: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// The host's error as the protocol has it.
+pub fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+/// The file with this name in a directory, itself if it is a symbolic link, and its attributes.
+pub fn look_up(server: &Server, dir: &Node, name: Name<'_>) -> Result<(Arc<Node>, Attr), Errno> {
+    let permit = server.budget.take()?;
+    let descriptor = openat2(dir, name.as_bytes(), PATH_ONLY, Mode::empty(), BENEATH).map_err(errno)?;
+    let attr = attributes(&descriptor)?;
+    Ok((Arc::new(Node::new(descriptor, attr.file_type(), dir.tree, dir.flags, permit)), attr))
+}
+
+/// A held file's attributes.
+pub fn attributes(file: impl std::os::fd::AsFd) -> Result<Attr, Errno> {
+    Ok(to_attr(&statx(file, c"", AtFlags::EMPTY_PATH, ATTRIBUTES).map_err(errno)?))
+}
+
+/// The attributes of a name in a directory, itself if it is a symbolic link.
+pub fn entry_attributes(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Attr, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    Ok(to_attr(&statx(dir, name, flags, ATTRIBUTES).map_err(errno)?))
+}
+
+/// Opens a held file anew, with other rights, through our own `/proc/self/fd`. The caller has made sure that it is a
+/// regular file or a directory: opening anything else may block or have effects.
+pub fn reopen(server: &Server, file: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    openat(&server.descriptors, number(file).as_str(), flags, Mode::empty()).map_err(errno)
+}
+
+/// A descriptor's name in `/proc/self/fd`.
+pub fn number(file: BorrowedFd<'_>) -> String {
+    file.as_raw_fd().to_string()
+}
+
+/// A held symbolic link's target.
+pub fn link_target(file: &Node) -> Result<Vec<u8>, Errno> {
+    if file.kind != FileType::Symlink {
+        return Err(errno::EINVAL);
+    }
+    let target = readlinkat(file, c"", Vec::with_capacity(256)).map_err(errno)?.into_bytes();
+    if target.len() > wire::MAX_LINK { Err(errno::ENAMETOOLONG) } else { Ok(target) }
+}
+
+/// Answers `Walk`.
+pub fn walk(
+    server: &Server,
+    from: &Arc<Node>,
+    names: &[Name<'_>],
+    open: Option<(Access, OpenFlags)>,
+) -> Result<Answer, Errno> {
+    if open.is_some_and(|(_, flags)| flags.contains(OpenFlags::TRUNC)) {
+        return Err(errno::EINVAL);
+    }
+    let mut steps = Vec::with_capacity(names.len());
+    let mut current = Arc::clone(from);
+    let mut stop = WalkStop::Complete;
+    for name in names {
+        if current.kind == FileType::Symlink && !steps.is_empty() {
+            break;
+        }
+        match look_up(server, &current, *name) {
+            Ok((node, attr)) => {
+                steps.push(WalkStep { handle: server.handles.insert(Arc::clone(&node)), attr });
+                current = node;
+            }
+            Err(error) => {
+                stop = WalkStop::Failed(error);
+                break;
+            }
+        }
+    }
+    if stop == WalkStop::Complete && current.kind == FileType::Symlink {
+        stop = match link_target(&current) {
+            Ok(target) => WalkStop::Symlink(target),
+            Err(error) => WalkStop::Failed(error),
+        };
+    }
+    let mut descriptor = None;
+    let mut outcome = OpenOutcome::None;
+    if let Some((access, flags)) = open
+        && stop == WalkStop::Complete
+        && current.kind == FileType::Regular
+    {
+        match open_regular(server, &current, access, flags) {
+            Ok(opened) => {
+                descriptor = Some(opened);
+                outcome = OpenOutcome::Opened;
+            }
+            Err(error) => outcome = OpenOutcome::Failed(error),
+        }
+    }
+    Ok(Answer { reply: Reply::Walked { steps, stop, open: outcome }, descriptor })
+}
+
+fn to_attr(stat: &Statx) -> Attr {
+    let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    Attr {
+        device: DeviceNumber { major: stat.stx_dev_major, minor: stat.stx_dev_minor },
+        ino: stat.stx_ino,
+        mode: u32::from(stat.stx_mode),
+        nlink: stat.stx_nlink,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        rdev: DeviceNumber { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor },
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        block_size: stat.stx_blksize,
+        atime: timestamp(&stat.stx_atime),
+        mtime: timestamp(&stat.stx_mtime),
+        ctime: timestamp(&stat.stx_ctime),
+        btime: has_birth.then(|| timestamp(&stat.stx_btime)),
+    }
+}
+
+fn timestamp(time: &rustix::fs::StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: time.tv_sec, nanoseconds: time.tv_nsec.min(999_999_999) }
+}
