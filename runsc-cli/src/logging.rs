@@ -1,10 +1,13 @@
 //! Where log lines go and how they look: runc's JSON for shims that read the last error from `--log`, text for people.
 //!
-//! Key types: [`LogSettings`], [`LogFormat`]. Neighbours: `main.rs` installs it for commands, `boot.rs` for the sentry.
+//! Key types: [`LogSettings`], [`ChildLog`]. Neighbours: `main.rs` installs it for commands, `boot.rs` for the sentry.
 //! Invariants: nothing is installed, and so nothing is formatted, unless somebody has asked for a log.
 
 use std::fmt;
 use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -15,8 +18,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::failure::{Attempt, Failure};
+use crate::options::Globals;
+
 /// `--log-format`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// logfmt, as runc writes it.
@@ -31,13 +37,93 @@ pub enum LogFormat {
 pub struct LogSettings {
     /// How lines look.
     pub format: LogFormat,
-    /// `--debug`: everything; otherwise warnings and errors.
-    pub debug: bool,
+    /// What is worth a line.
+    pub verbosity: Verbosity,
+}
+
+/// What is worth a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verbosity {
+    /// Only what the user must know.
+    Warnings,
+    /// And what happened.
+    Normal,
+    /// Everything.
+    Debug,
+}
+
+/// The log of a process of the sandbox: opened by the command, inherited by the process.
+#[derive(Debug)]
+pub struct ChildLog {
+    /// Where lines go.
+    pub file: File,
+    /// Which, and how they look.
+    pub settings: LogSettings,
+}
+
+impl ChildLog {
+    /// `--debug-log`, or else `--log`, or else standard error if more was asked for; `None` when nobody has asked.
+    pub fn open(globals: &Globals, id: &str, role: &str) -> Result<Option<Self>, Failure> {
+        let more = globals.debug || globals.strace;
+        let verbosity = if more { Verbosity::Debug } else { Verbosity::Normal };
+        if let Some(pattern) = &globals.debug_log {
+            let file = open_debug_log(pattern, id, role)?;
+            let settings = LogSettings { format: globals.debug_log_format, verbosity: Verbosity::Debug };
+            return Ok(Some(Self { file, settings }));
+        }
+        let settings = LogSettings { format: globals.log_format, verbosity };
+        let file = match &globals.log {
+            Some(path) => append(path)?,
+            None if more => std::io::stderr().as_fd().try_clone_to_owned()?.into(),
+            None => return Ok(None),
+        };
+        Ok(Some(Self { file, settings }))
+    }
+}
+
+/// Installs the log of a command.
+pub fn install_for_command(globals: &Globals) -> Result<(), Failure> {
+    let verbosity = match (globals.debug, &globals.log) {
+        (true, _) => Verbosity::Debug,
+        (false, Some(_)) => Verbosity::Normal,
+        (false, None) => Verbosity::Warnings,
+    };
+    let file = match &globals.log {
+        Some(path) => append(path)?,
+        None => std::io::stderr().as_fd().try_clone_to_owned()?.into(),
+    };
+    install(&LogSettings { format: globals.log_format, verbosity }, file);
+    Ok(())
+}
+
+fn append(path: &Path) -> Result<File, Failure> {
+    File::options()
+        .create(true)
+        .append(true)
+        .mode(0o644)
+        .open(path)
+        .attempt(|| format!("opening the log {}", path.display()))
+}
+
+/// gVisor's pattern: a directory gets one file for each process; variables are replaced.
+fn open_debug_log(pattern: &str, id: &str, role: &str) -> Result<File, Failure> {
+    let mut path = pattern.to_owned();
+    if path.ends_with('/') {
+        std::fs::create_dir_all(&path).attempt(|| format!("making {path}"))?;
+        path.push_str("runsc.log.%TIMESTAMP%.%ID%.%COMMAND%.txt");
+    }
+    let stamp = crate::timestamp::rfc3339_nanos(SystemTime::now()).replace([':', '-'], "");
+    let path = path.replace("%TIMESTAMP%", &stamp).replace("%ID%", id).replace("%COMMAND%", role);
+    append(Path::new(&path))
 }
 
 /// Sends `tracing`'s events to the file. The first call of a process decides.
 pub fn install(settings: &LogSettings, file: File) {
-    let level = if settings.debug { Level::TRACE } else { Level::INFO };
+    let level = match settings.verbosity {
+        Verbosity::Warnings => Level::WARN,
+        Verbosity::Normal => Level::INFO,
+        Verbosity::Debug => Level::TRACE,
+    };
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .event_format(RuncLines { format: settings.format })

@@ -42,6 +42,10 @@ pub struct BootData {
     pub spec: SandboxSpec,
     /// What goes to the log descriptor, if anything does.
     pub log: Option<LogSettings>,
+    /// The sentry is to leave its supplementary groups (where it is not allowed to, they are the caller's own).
+    pub drop_groups: bool,
+    /// End when the process that made this one does.
+    pub die_with_caller: bool,
 }
 
 /// What it answers when the kernel is up, or cannot be.
@@ -95,7 +99,7 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
     if let Some(settings) = &data.log {
         logging::install(settings, log.into());
     }
-    let booted = prepare(data.spec, gofer, rest);
+    let booted = prepare(data, gofer, rest);
     let (result, sandbox) = match booted {
         Ok(sandbox) => (Ok(()), Some(sandbox)),
         Err(error) => (Err(error), None),
@@ -121,7 +125,8 @@ struct Sandbox {
     terminal: Option<OwnedFd>,
 }
 
-fn prepare(spec: SandboxSpec, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<Sandbox, ControlError> {
+fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<Sandbox, ControlError> {
+    let BootData { spec, drop_groups, die_with_caller, .. } = data;
     let internal = |what: String| ControlError::new(ErrorKind::Internal, what);
     let wanted = if spec.container.process.terminal { 1 } else { 3 };
     if rest.len() < wanted {
@@ -137,12 +142,20 @@ fn prepare(spec: SandboxSpec, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<
             <[OwnedFd; 3]>::try_from(rest).map_err(|_| internal("boot: standard descriptors".into()))?;
         (ProcessStdio::Files(files), None)
     };
-    confine(terminal.as_ref()).map_err(|error| internal(error.to_string()))?;
+    confine(terminal.as_ref(), drop_groups).map_err(|error| internal(error.to_string()))?;
+    if die_with_caller {
+        // After the change of ids, which would clear it. A caller that has died before this line is noticed when the
+        // reply cannot be sent.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| internal(e.to_string()))?;
+    }
     let handler = boot_kernel(spec, KernelFds { gofer, stdio, preserved })?;
     Ok(Sandbox { handler, terminal })
 }
 
-fn confine(terminal: Option<&OwnedFd>) -> Result<(), ConfineError> {
+fn confine(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), ConfineError> {
+    if drop_groups {
+        nix::unistd::setgroups(&[]).map_err(|e| ConfineError::Credentials(e.into()))?;
+    }
     let (root_user, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(root_group, root_group, root_group).map_err(|e| ConfineError::Credentials(e.into()))?;
     setresuid(root_user, root_user, root_user).map_err(|e| ConfineError::Credentials(e.into()))?;

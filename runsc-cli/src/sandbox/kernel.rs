@@ -29,6 +29,29 @@ pub struct KernelFds {
 /// `spec.container.process` does not exist or cannot be executed. SIGWINCH is blocked in every thread: the caller waits
 /// for it and calls [`ControlHandler::resize`].
 pub fn boot_kernel(spec: SandboxSpec, fds: KernelFds) -> Result<Arc<dyn ControlHandler>, ControlError> {
-    drop((spec, fds));
-    Err(ControlError::new(ErrorKind::Unsupported, "this binary was built without a kernel"))
+    #[cfg(feature = "fake-kernel")]
+    return super::fake::boot(&spec, fds);
+    #[cfg(not(feature = "fake-kernel"))]
+    {
+        drop((spec, fds));
+        Err(ControlError::new(ErrorKind::Unsupported, "this binary was built without a kernel"))
+    }
+}
+
+/// One line of `runsc syscalls`.
+#[derive(Debug, Clone, Copy)]
+pub struct SupportedCall {
+    /// Its number on x86-64.
+    pub number: usize,
+    /// Its name.
+    pub name: &'static str,
+    /// `full`, `partial`, `refused` or `none`.
+    pub support: &'static str,
+    /// What is missing, or why.
+    pub note: &'static str,
+}
+
+/// Every call that Linux has, from the table that dispatches.
+pub fn supported_calls() -> Vec<SupportedCall> {
+    Vec::new()
 }

@@ -2,6 +2,13 @@
 
 pub mod boot;
 pub mod channel;
+pub mod client;
+pub mod console;
 pub mod control;
+#[cfg(any(test, feature = "fake-kernel"))]
+pub mod fake;
+pub mod foreground;
+pub mod gofer;
 pub mod kernel;
 pub mod spawn;
+pub mod start;

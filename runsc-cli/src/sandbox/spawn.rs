@@ -9,12 +9,14 @@
 
 use std::ffi::{CStr, CString};
 use std::io::{self, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use nix::cmsg_space;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
@@ -272,6 +274,17 @@ pub fn inherited_descriptors(first: RawFd, count: usize) -> io::Result<Vec<Owned
     Ok(taken)
 }
 
+/// A copy of a descriptor that whoever started this program has opened for it; `EBADF` if it has not.
+pub fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `fcntl` may be called with any number. If it is open, the copy is a new descriptor.
+    let copy = unsafe { libc::fcntl(raw, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made by `fcntl`, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// `recvmsg(2)`: reads into the buffer and takes ownership of descriptors that came along.
 pub fn receive_with_descriptors(stream: &UnixStream, into: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
     let mut control = cmsg_space!([RawFd; DESCRIPTOR_LIMIT]);
@@ -315,4 +328,50 @@ pub fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// A reference to a process that no other process can inherit, `pidfd_open(2)`.
+#[derive(Debug)]
+pub struct ProcessHandle(OwnedFd);
+
+impl ProcessHandle {
+    /// Of the process that has this number now; `ESRCH` if there is none.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: a system call with integer arguments.
+        let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let raw = RawFd::try_from(raw).map_err(io::Error::other)?;
+        // SAFETY: just made by `pidfd_open`, and owned by nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+    }
+
+    /// `pidfd_send_signal(2)`.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the descriptor is open and a null `siginfo` asks for the one that `kill(2)` would make.
+        if unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, no_info, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// Blocks until the process has ended or the time has come.
+    pub fn wait_until_ended(&self, deadline: Instant) -> io::Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Err(nix::Error::EINTR) => {}
+                outcome => return outcome.map(drop).map_err(io::Error::from),
+            }
+        }
+    }
+}
+
+impl AsFd for ProcessHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

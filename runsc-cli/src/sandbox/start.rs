@@ -1,0 +1,344 @@
+//! Making a sandbox: gofer and sentry are forked held back, recorded, put into their cgroups, and then let go together.
+//!
+//! Key function: [`create`]. Neighbours: `spawn.rs` forks, `boot.rs` and `gofer.rs` are the children, `container/store.rs`
+//! records. Invariants: both processes are recorded before they may run, so `delete --force` finds them whatever is
+//! killed when; on failure nothing is left behind but the container's directory, which the caller removes.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::SystemTime;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, getegid, geteuid};
+use sentry::spec::NetworkMode;
+
+use super::boot::{self, BootData, BootReply};
+use super::channel::{Channel, ChannelError};
+use super::control::{ControlError, ErrorKind};
+use super::gofer::{self, GoferData, GoferReply};
+use super::spawn::{ExecOutcome, Held, Launch, launch};
+use crate::container::hooks;
+use crate::container::plan::{IdRange, NetworkNamespace, Plan};
+use crate::container::process_identity::ProcessIdentity;
+use crate::container::store::{ContainerState, Entry, Phase, Status};
+use crate::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
+use crate::logging::ChildLog;
+use crate::options::Globals;
+use crate::timestamp;
+
+/// Whom the sentry is on the host when the runtime is root: nobody.
+const SENTRY_HOST_ID: u32 = 65_534;
+
+/// What the first process's descriptors are.
+#[derive(Debug)]
+pub enum InitStdio {
+    /// These three.
+    Files([OwnedFd; 3]),
+    /// The slave of a pseudo-terminal.
+    Terminal(OwnedFd),
+}
+
+impl InitStdio {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Files(files) => files.iter().map(AsFd::as_fd).collect(),
+            Self::Terminal(slave) => vec![slave.as_fd()],
+        }
+    }
+}
+
+/// Everything for [`create`].
+#[derive(Debug)]
+pub struct Creation<'a> {
+    /// Options before the command.
+    pub globals: &'a Globals,
+    /// The container's locked directory.
+    pub entry: &'a Entry,
+    /// What to make.
+    pub plan: &'a Plan,
+    /// Its standard descriptors.
+    pub stdio: InitStdio,
+    /// More descriptors for it, from 3 upwards.
+    pub preserved: Vec<OwnedFd>,
+    /// The sandbox is to die with the calling process (`do`).
+    pub die_with_caller: bool,
+}
+
+/// A process that was forked, and is killed and reaped unless it is kept.
+struct Child {
+    pid: Pid,
+    held: Option<Held>,
+    outcome: Option<ExecOutcome>,
+    keep: bool,
+}
+
+impl Child {
+    fn new(held: Held) -> Self {
+        Self { pid: held.pid, held: Some(held), outcome: None, keep: false }
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        if let Some(held) = self.held.take() {
+            self.outcome = Some(held.release()?);
+        }
+        Ok(())
+    }
+
+    /// Why the role did not even begin, if it did not.
+    fn exec_error(&mut self) -> Option<io::Error> {
+        self.outcome.take().and_then(ExecOutcome::error)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.keep {
+            // It may have ended by itself; either way there is a zombie of ours to reap.
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
+/// Makes the sandbox and boots its kernel; the container is then in OCI's state "created".
+pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
+    let Creation { globals, entry, plan, .. } = creation;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let log = ChildLog::open(globals, &plan.sandbox.container.id, "boot")?;
+    let listener = entry.listen()?;
+    let (boot_here, boot_there) = UnixStream::pair()?;
+    let (gofer_here, gofer_there) = UnixStream::pair()?;
+    let (file_sentry, file_gofer) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let log_descriptor = log.as_ref().map_or(null.as_fd(), |log| log.file.as_fd());
+    let last_words = io::stderr();
+    let common = [null.as_fd(), null.as_fd(), last_words.as_fd()];
+
+    let gofer_fds = [&common[..], &[gofer_there.as_fd(), file_gofer.as_fd(), log_descriptor]].concat();
+    let mut gofer = fork_gofer(creation, &gofer_fds).attempt(|| "starting the gofer".to_owned())?;
+    let fixed = [boot_there.as_fd(), listener.as_fd(), file_sentry.as_fd(), log_descriptor];
+    let preserved: Vec<_> = creation.preserved.iter().map(AsFd::as_fd).collect();
+    let sentry_fds = [&common[..], &fixed, &creation.stdio.descriptors(), &preserved].concat();
+    let (mut sentry, drop_groups) =
+        fork_sentry(creation, &sentry_fds).attempt(|| "starting the sentry".to_owned())?;
+    // Only the children may keep their ends, or nobody would ever see them closed.
+    drop((boot_there, gofer_there, file_sentry, file_gofer, listener));
+
+    let mut state = first_state(plan, sentry.pid, gofer.pid);
+    entry.write(&state)?;
+    let prepared = prepare_host(plan, &state, &sentry, &gofer).and_then(|()| {
+        gofer.release()?;
+        sentry.release()?;
+        let log = log.as_ref().map(|log| log.settings);
+        let gofer_channel = Channel::new(gofer_here);
+        // A child that has died already is found out when its answer is missing.
+        drop(gofer_channel.send(&GoferData { trees: plan.trees.clone(), log }, &[]));
+        let boot_channel = Channel::new(boot_here);
+        let (spec, die_with_caller) = (plan.sandbox.clone(), creation.die_with_caller);
+        let data = BootData { spec, log, drop_groups, die_with_caller };
+        drop(boot_channel.send(&data, &[]));
+        await_boot(plan, &boot_channel, &gofer_channel, &mut sentry, &mut gofer)
+    });
+    if let Err(failure) = prepared {
+        drop((sentry, gofer));
+        if let Some(cgroup) = &state.cgroup
+            && let Err(left) = cgroup.remove()
+        {
+            tracing::warn!("removing cgroup {}: {left}", cgroup.path().display());
+        }
+        return Err(failure);
+    }
+    state.phase = Phase::Created;
+    entry.write(&state)?;
+    (sentry.keep, gofer.keep) = (true, true);
+    Ok(state)
+}
+
+fn first_state(plan: &Plan, sentry: Pid, gofer: Pid) -> ContainerState {
+    ContainerState {
+        oci_version: plan.oci_version.clone(),
+        id: plan.sandbox.container.id.clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        created: timestamp::rfc3339_nanos(SystemTime::now()),
+        annotations: plan.annotations.clone(),
+        owner: geteuid().as_raw(),
+        phase: Phase::Creating,
+        paused: false,
+        sentry: ProcessIdentity::of(sentry.as_raw()),
+        gofer: ProcessIdentity::of(gofer.as_raw()),
+        cgroup: plan.cgroup.as_ref().map(|cgroup| cgroup.record().clone()),
+        hooks: plan.hooks.clone(),
+        process: plan.sandbox.container.process.clone(),
+    }
+}
+
+/// What must be done on the host while both processes exist and none has begun.
+fn prepare_host(plan: &Plan, state: &ContainerState, sentry: &Child, gofer: &Child) -> Result<(), Failure> {
+    if let Some(cgroup) = &plan.cgroup {
+        cgroup.apply(&[sentry.pid, gofer.pid])?;
+    }
+    if let Some(adjustment) = plan.sandbox.container.process.oom_score_adj {
+        let path = format!("/proc/{}/oom_score_adj", sentry.pid);
+        // Lowering it takes a privilege that an ordinary user lacks; the sandbox then keeps its caller's value.
+        if let Err(error) = fs::write(&path, adjustment.to_string()) {
+            tracing::warn!("process.oomScoreAdj is not applied on the host: {error}");
+        }
+    }
+    let Some(given) = &plan.hooks else { return Ok(()) };
+    let input = hooks::oci_state(state, Status::Creating, sentry.pid.as_raw());
+    hooks::run("prestart", prestart(given), &input)?;
+    hooks::run("createRuntime", given.create_runtime().as_ref(), &input)?;
+    hooks::run("createContainer", given.create_container().as_ref(), &input)
+}
+
+/// Deprecated by OCI, and what Docker still uses.
+fn prestart(hooks: &oci_spec::runtime::Hooks) -> Option<&Vec<oci_spec::runtime::Hook>> {
+    hooks.prestart().as_ref()
+}
+
+fn await_boot(
+    plan: &Plan,
+    boot: &Channel,
+    files: &Channel,
+    sentry: &mut Child,
+    gofer: &mut Child,
+) -> Result<(), Failure> {
+    let refused = match boot.receive::<BootReply>() {
+        Ok((BootReply { result: Ok(()) }, _)) => return Ok(()),
+        Ok((BootReply { result: Err(error) }, _)) => Some(error),
+        Err(ChannelError::Closed) => None,
+        Err(error) => return Err(error).attempt(|| "talking to the sentry".to_owned()),
+    };
+    // If the gofer failed, whatever the sentry complains of is only a consequence.
+    if refused.as_ref().is_none_or(|error| error.kind == ErrorKind::Internal) {
+        if let Some(error) = gofer.exec_error() {
+            return Err(error).attempt(|| "executing the gofer".to_owned());
+        }
+        let _ = kill(sentry.pid, Signal::SIGKILL);
+        if let Ok((GoferReply { result: Err(message) }, _)) = files.receive() {
+            return Err(Failure::new(message));
+        }
+    }
+    match refused {
+        Some(error) => Err(explain(&plan.sandbox.container.process.args, &error)),
+        None => match sentry.exec_error() {
+            Some(error) => Err(error).attempt(|| "executing the sentry".to_owned()),
+            None => Err(Failure::new("the sentry died while booting")),
+        },
+    }
+}
+
+/// runc's words for a program that cannot be started, which docker and podman look for.
+pub fn explain(args: &[String], error: &ControlError) -> Failure {
+    let program = args.first().map_or("", String::as_str);
+    match error.kind {
+        ErrorKind::ProgramNotFound if program.contains('/') => {
+            Failure::new(format!("exec: {program:?}: stat {program}: no such file or directory"))
+                .with_status(NOT_FOUND)
+        }
+        ErrorKind::ProgramNotFound => {
+            Failure::new(format!("exec: {program:?}: executable file not found in $PATH"))
+                .with_status(NOT_FOUND)
+        }
+        ErrorKind::ProgramNotExecutable => {
+            Failure::new(format!("exec: {program:?}: permission denied")).with_status(NOT_EXECUTABLE)
+        }
+        _ => Failure::new(error.message.clone()),
+    }
+}
+
+fn fork_gofer(creation: &Creation<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<Child, Failure> {
+    let wanted = &creation.plan.namespaces;
+    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let mapped = !wanted.uid_mappings.is_empty() || !wanted.gid_mappings.is_empty();
+    if creation.globals.is_rootless() || mapped {
+        namespaces |= CloneFlags::CLONE_NEWUSER;
+    }
+    let child = fork(gofer::ROLE, descriptors, namespaces)?;
+    if mapped {
+        map_ids(child.pid, &wanted.uid_mappings, &wanted.gid_mappings)
+            .attempt(|| "linux.uidMappings and linux.gidMappings".to_owned())?;
+    } else if creation.globals.is_rootless() {
+        map_only_caller(child.pid)?;
+    }
+    Ok(child)
+}
+
+/// Gives back also whether the sentry may leave its supplementary groups.
+fn fork_sentry(creation: &Creation<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<(Child, bool), Failure> {
+    let mut namespaces = CloneFlags::CLONE_NEWUSER
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    let child = match &creation.plan.namespaces.network {
+        NetworkNamespace::Join(path) => {
+            in_network_namespace(path, || fork(boot::ROLE, descriptors, namespaces))?
+        }
+        NetworkNamespace::Inherit if creation.plan.sandbox.network == NetworkMode::Host => {
+            fork(boot::ROLE, descriptors, namespaces)?
+        }
+        NetworkNamespace::Inherit | NetworkNamespace::New => {
+            namespaces |= CloneFlags::CLONE_NEWNET;
+            fork(boot::ROLE, descriptors, namespaces)?
+        }
+    };
+    let nobody = [IdRange { inside: 0, outside: SENTRY_HOST_ID, count: 1 }];
+    // Inside a user namespace that has no such id (a single-id one) there is only the caller to be.
+    let is_nobody = !creation.globals.is_rootless() && map_ids(child.pid, &nobody, &nobody).is_ok();
+    if !is_nobody {
+        map_only_caller(child.pid).attempt(|| "mapping the caller into a user namespace".to_owned())?;
+    }
+    Ok((child, is_nobody))
+}
+
+/// Namespaces are of the thread that forks; the caller returns to its own.
+fn in_network_namespace<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let there = File::open(path).attempt(|| format!("linux.namespaces: network {}", path.display()))?;
+    let here = File::open("/proc/self/ns/net")?;
+    setns(&there, CloneFlags::CLONE_NEWNET)
+        .attempt(|| format!("joining the network namespace {}", path.display()))?;
+    let outcome = body();
+    setns(&here, CloneFlags::CLONE_NEWNET).attempt(|| "returning from the network namespace".to_owned())?;
+    outcome
+}
+
+fn fork(role: &str, descriptors: &[BorrowedFd<'_>], namespaces: CloneFlags) -> Result<Child, Failure> {
+    let first = usize::try_from(boot::FIRST_DESCRIPTOR).unwrap_or(0);
+    let count = (descriptors.len() - first).to_string();
+    let arguments = ["runsc", role, &count].map(CString::new).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let held = launch(&Launch {
+        arguments: &arguments,
+        environment: &[],
+        descriptors,
+        namespaces,
+        keep_capabilities: namespaces.contains(CloneFlags::CLONE_NEWUSER),
+    })?;
+    Ok(Child::new(held))
+}
+
+/// The only mapping that needs no privilege, `user_namespaces(7)`.
+fn map_only_caller(pid: Pid) -> Result<(), Failure> {
+    let one = |outside| [IdRange { inside: 0, outside, count: 1 }];
+    fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    map_ids(pid, &one(geteuid().as_raw()), &one(getegid().as_raw()))
+}
+
+fn map_ids(pid: Pid, users: &[IdRange], groups: &[IdRange]) -> Result<(), Failure> {
+    for (file, ranges) in [("gid_map", groups), ("uid_map", users)] {
+        let lines: String =
+            ranges.iter().map(|r| format!("{} {} {}\n", r.inside, r.outside, r.count)).collect();
+        let path = format!("/proc/{pid}/{file}");
+        // One `write(2)` only: the host takes a map once.
+        File::options().write(true).open(&path)?.write_all(lines.as_bytes()).attempt(|| path)?;
+    }
+    Ok(())
+}
