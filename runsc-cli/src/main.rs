@@ -8,6 +8,7 @@ mod container;
 mod failure;
 mod logging;
 mod options;
+mod output;
 mod sandbox;
 mod signal_name;
 mod table;
@@ -38,10 +39,14 @@ fn command_line() -> i32 {
         Err(error) => return misused(&error),
     };
     if arguments.version {
-        println!("runsc version {}\nspec: {}", env!("CARGO_PKG_VERSION"), oci_spec::runtime::VERSION);
-        return 0;
+        let text =
+            format!("runsc version {}\nspec: {}", env!("CARGO_PKG_VERSION"), oci_spec::runtime::VERSION);
+        return if output::print_line(&text).is_ok() { 0 } else { FAILED };
     }
-    let Some(command) = arguments.command else { return FAILED };
+    let Some(command) = arguments.command else {
+        report(&Failure::new("no command given; see runsc --help"), false);
+        return FAILED;
+    };
     let is_do = command.is_do();
     let logs_to_file = arguments.globals.log.is_some();
     let outcome = logging::install_for_command(&arguments.globals)

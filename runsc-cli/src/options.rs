@@ -30,7 +30,7 @@ pub struct Arguments {
     #[command(flatten)]
     pub globals: Globals,
     /// Print the version
-    #[arg(short = 'v', long = "version", exclusive = true)]
+    #[arg(short = 'v', long = "version")]
     pub version: bool,
     /// What to do.
     #[command(subcommand)]

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::container::translate::mounts::KNOWN_OPTIONS;
 use crate::container::translate::process::capability_names;
 use crate::failure::Failure;
+use crate::output::print_line;
 
 /// `runsc features`.
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ impl Features {
             },
             "annotations": { "runsc.version": env!("CARGO_PKG_VERSION") },
         });
-        println!("{}", serde_json::to_string_pretty(&features)?);
+        print_line(&serde_json::to_string_pretty(&features)?)?;
         Ok(0)
     }
 }

@@ -7,6 +7,7 @@ use super::Context;
 use super::state::StateLine;
 use crate::container::store::ContainerState;
 use crate::failure::Failure;
+use crate::output::{print, print_line};
 use crate::table;
 
 /// `runsc list`.
@@ -35,17 +36,18 @@ impl List {
         let states = context.store.list()?;
         if self.quiet {
             for state in &states {
-                println!("{}", state.id);
+                print_line(&state.id)?;
             }
             return Ok(0);
         }
         match self.format {
-            Format::Table => print!("{}", as_table(&states)),
+            Format::Table => print(&as_table(&states))?,
             // runc prints Go's empty slice.
-            Format::Json if states.is_empty() => println!("null"),
+            Format::Json if states.is_empty() => print_line("null")?,
             Format::Json => {
-                let lines: Vec<_> = states.iter().map(|state| StateLine::new(state, owner(state))).collect();
-                println!("{}", serde_json::to_string(&lines)?);
+                let lines: Vec<_> =
+                    states.iter().map(|state| StateLine::new(state, owner(state))).collect()?;
+                print_line(&serde_json::to_string(&lines)?)?;
             }
         }
         Ok(0)

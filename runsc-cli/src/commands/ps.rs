@@ -12,6 +12,7 @@ use super::list::Format;
 use crate::container::id::ContainerId;
 use crate::container::store::Status;
 use crate::failure::Failure;
+use crate::output::{print, print_line};
 use crate::sandbox::control::{Answer, Call, ProcessInfo};
 use crate::table;
 
@@ -45,7 +46,7 @@ impl Ps {
             )));
         }
         if self.format == Format::Json && !self.inside {
-            println!("[{}]", state.live_pid());
+            print_line(&format!("[{}]", state.live_pid()))?;
             return Ok(0);
         }
         let processes = match context.connect(&id)?.call(Call::Processes)? {
@@ -53,11 +54,11 @@ impl Ps {
             other => return Err(Failure::new(format!("the sentry answered {other:?} to ps"))),
         };
         if self.inside {
-            println!("{}", serde_json::to_string(&processes)?);
+            print_line(&serde_json::to_string(&processes)?)?;
             return Ok(0);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        print!("{}", as_table(&processes, now));
+        print(&as_table(&processes, now))?;
         Ok(0)
     }
 }

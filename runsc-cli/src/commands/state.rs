@@ -7,6 +7,7 @@ use super::Context;
 use crate::container::id::ContainerId;
 use crate::container::store::{ContainerState, Status};
 use crate::failure::Failure;
+use crate::output::print_line;
 
 /// `runsc state`.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ impl State {
     /// Prints it.
     pub fn run(self, context: &Context) -> Result<i32, Failure> {
         let state = context.store.require(&ContainerId::new(&self.id)?)?;
-        println!("{}", serde_json::to_string_pretty(&StateLine::new(&state, String::new()))?);
+        print_line(&serde_json::to_string_pretty(&StateLine::new(&state, String::new()))?)?;
         Ok(0)
     }
 }

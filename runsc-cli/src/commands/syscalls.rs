@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use super::Context;
 use crate::container::id::ContainerId;
 use crate::failure::Failure;
+use crate::output::print;
 use crate::sandbox::control::{Answer, Call};
 use crate::sandbox::kernel;
 use crate::table;
@@ -40,7 +41,7 @@ impl Syscalls {
             Some(id) => counts(context, &ContainerId::new(id)?)?,
             None => supported(),
         };
-        print!("{}", self.format.render(&rows)?);
+        print(&self.format.render(&rows)?)?;
         Ok(0)
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Context;
 use crate::container::id::ContainerId;
 use crate::failure::Failure;
+use crate::output::print_line;
 use crate::sandbox::control::{Answer, Call, INIT};
 
 /// `runsc wait`.
@@ -26,7 +27,7 @@ impl Wait {
         let pid = self.pid.unwrap_or(INIT);
         match context.connect(&id)?.call(Call::Wait { pid })? {
             Answer::Ended(status) => {
-                println!("{}", json!({ "id": id.as_str(), "exitStatus": status.code() }));
+                print_line(&json!({ "id": id.as_str(), "exitStatus": status.code() }).to_string())?;
                 Ok(0)
             }
             other => Err(Failure::new(format!("the sentry answered {other:?} to a wait"))),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use sentry::spec::SandboxSpec;
@@ -60,6 +61,8 @@ pub struct BootReply {
 enum ConfineError {
     #[error("taking the sandbox's user id: {0}")]
     Credentials(#[source] io::Error),
+    #[error("raising the limit of open files: {0}")]
+    Limits(#[source] io::Error),
     #[error("becoming session leader: {0}")]
     Session(#[source] io::Error),
     #[error("taking the terminal: {0}")]
@@ -162,6 +165,11 @@ fn confine(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), ConfineE
     spawn::forget_inheritable_capabilities().map_err(ConfineError::Credentials)?;
     // Changing ids cleared it, and the stubs that we fork must be open to `process_vm_readv(2)` and `ptrace(2)`.
     nix::sys::prctl::set_dumpable(true).map_err(|e| ConfineError::Credentials(e.into()))?;
+    // Nothing in the sandbox executes a host program; should anything ever manage to, it gains nothing by it.
+    nix::sys::prctl::set_no_new_privs().map_err(|e| ConfineError::Credentials(e.into()))?;
+    // The kernel needs a descriptor for each file that applications map or keep open.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| ConfineError::Limits(e.into()))?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(|e| ConfineError::Limits(e.into()))?;
     nix::unistd::setsid().map_err(|e| ConfineError::Session(e.into()))?;
     if let Some(terminal) = terminal {
         spawn::control_terminal(terminal.as_fd()).map_err(ConfineError::Terminal)?;

@@ -7,8 +7,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sentry::spec::SandboxSpec;
+use syscalls::table::{NUMBERS, Support, X86_64};
 
-use super::control::{ControlError, ControlHandler, ErrorKind, ProcessStdio};
+#[cfg(not(feature = "fake-kernel"))]
+use super::control::ErrorKind;
+use super::control::{ControlError, ControlHandler, ProcessStdio};
 
 /// What the kernel gets from outside, besides its specification.
 #[derive(Debug)]
@@ -53,5 +56,17 @@ pub struct SupportedCall {
 
 /// Every call that Linux has, from the table that dispatches.
 pub fn supported_calls() -> Vec<SupportedCall> {
-    Vec::new()
+    (0..NUMBERS)
+        .filter_map(|number| {
+            let name = abi::numbers::name(number)?;
+            let (support, note) = match X86_64.get(number).and_then(Option::as_ref).map(|entry| entry.support)
+            {
+                Some(Support::Full) => ("full", ""),
+                Some(Support::Partial(note)) => ("partial", note),
+                Some(Support::Refused(_, reason)) => ("refused", reason),
+                None => ("none", ""),
+            };
+            Some(SupportedCall { number, name, support, note })
+        })
+        .collect()
 }
