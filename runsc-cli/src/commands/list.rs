@@ -45,8 +45,7 @@ impl List {
             // runc prints Go's empty slice.
             Format::Json if states.is_empty() => print_line("null")?,
             Format::Json => {
-                let lines: Vec<_> =
-                    states.iter().map(|state| StateLine::new(state, owner(state))).collect()?;
+                let lines: Vec<_> = states.iter().map(|state| StateLine::new(state, owner(state))).collect();
                 print_line(&serde_json::to_string(&lines)?)?;
             }
         }
