@@ -2,5 +2,6 @@
 //!
 //! `tmpfs` (files in memory), `gofer` (host files), `overlay` (memory over anything), `dev`. See README.md.
 
+pub mod gofer;
 pub mod host_files;
 pub mod tmpfs;

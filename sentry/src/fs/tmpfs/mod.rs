@@ -31,7 +31,7 @@ use crate::vfs::{
 };
 use budget::{Budget, PAGE};
 pub use node::Node;
-pub use open::RegularFile;
+pub use open::{RegularFile, directory_seek, emit_dots};
 
 /// `TMPFS_MAGIC`
 const MAGIC: u64 = 0x0102_1994;

@@ -1,0 +1,144 @@
+//! An open directory: listings in batches, as the gofer sends them.
+//!
+//! Positions are the host's cookies, so that a listing goes on where it stopped whatever changed meanwhile;
+//! `.` and `..` have positions of their own that no host file system uses.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use abi::errno::SysResult;
+use parking_lot::Mutex;
+use wire::{DirEntry, ReadDirFlags};
+
+use super::inode::GoferInode;
+use crate::fs::tmpfs::directory_seek;
+use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps};
+
+/// After `.`; the largest positions are left to ext4's end marker.
+const AFTER_DOT: u64 = i64::MAX.cast_unsigned() - 0x1001;
+/// After `..`.
+const AFTER_DOTS: u64 = AFTER_DOT + 1;
+
+/// See the module's text.
+pub struct Directory {
+    inode: Arc<GoferInode>,
+    batch: Mutex<Option<Arc<Batch>>>,
+}
+
+/// Entries that the gofer sent together.
+struct Batch {
+    /// The cookie they were asked for with.
+    from: u64,
+    entries: Vec<DirEntry>,
+    /// Nothing follows.
+    end: bool,
+}
+
+impl Directory {
+    pub(super) fn new(inode: Arc<GoferInode>) -> Arc<dyn FileOps> {
+        Arc::new(Self { inode, batch: Mutex::new(None) })
+    }
+
+    /// Entries after a cookie, and the index of the first of them in the batch.
+    fn after(&self, cookie: u64) -> SysResult<(Arc<Batch>, usize)> {
+        let current = self.batch.lock().clone();
+        // Position 0 begins anew, as `rewinddir` wants it.
+        if let Some(batch) = current.filter(|_| cookie != 0)
+            && let Some(index) = batch.index_after(cookie)
+        {
+            return Ok((batch, index));
+        }
+        let batch = Arc::new(self.inode.list(cookie)?);
+        *self.batch.lock() = Some(Arc::clone(&batch));
+        Ok((batch, 0))
+    }
+}
+
+impl Batch {
+    /// Where to go on after a cookie, if the answer is in this batch.
+    fn index_after(&self, cookie: u64) -> Option<usize> {
+        if cookie == self.from {
+            return Some(0);
+        }
+        let index = self.entries.iter().position(|entry| entry.cookie == cookie)? + 1;
+        (index < self.entries.len() || self.end).then_some(index)
+    }
+}
+
+impl GoferInode {
+    fn list(&self, cookie: u64) -> SysResult<Batch> {
+        let exclusive = self.tree.is_exclusive();
+        let flags = if exclusive { ReadDirFlags::ATTRIBUTES } else { ReadDirFlags::empty() };
+        let (mut entries, end) = self.tree.client.read_dir(self.handle()?, cookie, flags)?;
+        for entry in &mut entries {
+            match entry.attr.take() {
+                Some(attr) => {
+                    entry.ino = self.tree.number((attr.device, attr.ino));
+                    if exclusive && self.living_child(&entry.name).is_none() {
+                        self.prime(&entry.name, attr);
+                    }
+                }
+                None => entry.ino = self.tree.number((self.device(), entry.ino)),
+            }
+        }
+        Ok(Batch { from: cookie, entries, end })
+    }
+}
+
+impl FileOps for Directory {
+    fn read_directory(
+        &self,
+        from: u64,
+        file: &FileDescription,
+        emit: &mut dyn FnMut(DirectoryEntry<'_>) -> bool,
+    ) -> SysResult<()> {
+        let kind = FileKind::Directory.directory_entry_type();
+        let inode = self.inode.number();
+        if from == 0 && !emit(DirectoryEntry { inode, next: AFTER_DOT, kind, name: b"." }) {
+            return Ok(());
+        }
+        if from == 0 || from == AFTER_DOT {
+            let parent = file.location.as_ref().and_then(|place| place.dentry.parent());
+            let inode = match parent {
+                Some(parent) => parent.inode().attributes()?.inode,
+                None => inode,
+            };
+            if !emit(DirectoryEntry { inode, next: AFTER_DOTS, kind, name: b".." }) {
+                return Ok(());
+            }
+        }
+        let mut cookie = if matches!(from, AFTER_DOT | AFTER_DOTS) { 0 } else { from };
+        loop {
+            let (batch, index) = self.after(cookie)?;
+            for entry in batch.entries.get(index..).unwrap_or_default() {
+                let entry = DirectoryEntry {
+                    inode: entry.ino,
+                    next: entry.cookie,
+                    kind: entry.kind.dirent_type(),
+                    name: &entry.name,
+                };
+                cookie = entry.next;
+                if !emit(entry) {
+                    return Ok(());
+                }
+            }
+            // An empty batch that is not the end would never end.
+            if batch.end || batch.entries.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn seek(&self, _offset: i64, whence: u32, _file: &FileDescription) -> Option<SysResult<u64>> {
+        directory_seek(whence)
+    }
+
+    fn sync(&self, _data_only: DataOnly) -> SysResult<()> {
+        // The gofer gives no descriptors of directories; names are as safe as the host makes them.
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,458 @@
+//! One host inode.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+
+use abi::errno::{EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
+use parking_lot::Mutex;
+use wire::{Access, Attr, Handle, Name, OpenFlags, SetAttr, XattrFlags, XattrName};
+
+use super::attributes::{self, HostKey};
+use super::directory::Directory;
+use super::file::RegularFile;
+use super::{PRIMED_MAX, Tree};
+use crate::memory::HostFile;
+use crate::task::Task;
+use crate::vfs::{
+    Attachments, Attributes, CachePolicy, FileKind, FileOps, FileSystem, Inode, LinkTarget, NewNode,
+    OpenRequest, SetAttributes, XattrSet,
+};
+
+/// What a shared descriptor of an inode is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// `O_RDONLY`
+    Read,
+    /// `O_RDWR`: also for files opened write-only, whose mappings the host wants readable.
+    Write,
+    /// `O_RDWR | O_APPEND`
+    Append,
+}
+
+/// An inode of a gofer's tree.
+pub struct GoferInode {
+    pub(super) tree: Arc<Tree>,
+    me: Weak<Self>,
+    key: HostKey,
+    kind: FileKind,
+    handle: OnceLock<Handle>,
+    /// How to get the handle, if there is none: an entry that a listing brought.
+    origin: Mutex<Origin>,
+    state: Mutex<State>,
+    /// Of a symbolic link in an exclusive tree.
+    target: OnceLock<Vec<u8>>,
+    /// Of a directory in an exclusive tree: attributes that a listing brought and nobody asked for yet.
+    primed: Mutex<HashMap<Box<[u8]>, Attr>>,
+    /// Of a directory in an exclusive tree: living inodes by name, so that renaming finds what it touches.
+    children: Mutex<Children>,
+    attachments: Attachments,
+}
+
+/// Where an inode without a handle is found.
+pub(super) enum Origin {
+    Nowhere,
+    At(Arc<GoferInode>, Box<[u8]>),
+}
+
+/// Names of a directory whose inodes may be alive.
+#[derive(Default)]
+struct Children {
+    names: HashMap<Box<[u8]>, Weak<GoferInode>>,
+    /// The dead ones are swept out when there are so many.
+    sweep_at: usize,
+}
+
+impl Children {
+    fn insert(&mut self, name: &[u8], child: Weak<GoferInode>) {
+        if self.names.len() >= self.sweep_at {
+            self.names.retain(|_, inode| inode.strong_count() > 0);
+            self.sweep_at = (self.names.len() * 2).max(64);
+        }
+        self.names.insert(name.into(), child);
+    }
+}
+
+struct State {
+    attributes: Attributes,
+    /// The attributes have changed on the host since.
+    stale: bool,
+    descriptors: [Weak<HostFile>; 3],
+    /// From creation, for the open that follows.
+    created: Option<Arc<HostFile>>,
+}
+
+impl GoferInode {
+    pub(super) fn new(tree: &Arc<Tree>, key: HostKey, attributes: Attributes) -> Arc<Self> {
+        let state = State { attributes, stale: false, descriptors: Default::default(), created: None };
+        Arc::new_cyclic(|me| Self {
+            tree: Arc::clone(tree),
+            me: me.clone(),
+            key,
+            kind: attributes.kind,
+            handle: OnceLock::new(),
+            origin: Mutex::new(Origin::Nowhere),
+            state: Mutex::new(state),
+            target: OnceLock::new(),
+            primed: Mutex::default(),
+            children: Mutex::default(),
+            attachments: Attachments::default(),
+        })
+    }
+
+    pub(super) fn me(&self) -> Arc<Self> {
+        // A method cannot run on an object that is gone.
+        self.me.upgrade().unwrap_or_else(|| Self::new(&self.tree, self.key, self.state.lock().attributes))
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.state.lock().attributes.inode
+    }
+
+    pub(super) const fn device(&self) -> wire::DeviceNumber {
+        self.key.0
+    }
+
+    /// The gofer's handle, fetched if there is none yet.
+    ///
+    /// # Errors
+    /// The gofer's; `ESTALE` if something else is there now.
+    pub(super) fn handle(&self) -> SysResult<&Handle> {
+        if let Some(handle) = self.handle.get() {
+            return Ok(handle);
+        }
+        let (directory, name) = match &*self.origin.lock() {
+            Origin::At(directory, name) => (Arc::clone(directory), name.clone()),
+            Origin::Nowhere => return Err(ESTALE),
+        };
+        let walked = self.tree.client.walk(directory.handle()?, &[Name::new(&name)?], None)?;
+        let node = walked.steps.into_iter().next().ok_or(ESTALE)?;
+        if attributes::key(&node.attr) != self.key {
+            return Err(ESTALE);
+        }
+        self.note_attr(&node.attr);
+        self.note_handle(node.handle);
+        self.handle.get().ok_or(ESTALE)
+    }
+
+    pub(super) fn note_handle(&self, handle: Handle) {
+        // If it has one already, the new one is dropped and with it the gofer's.
+        let _ = self.handle.set(handle);
+        let origin = std::mem::replace(&mut *self.origin.lock(), Origin::Nowhere);
+        drop(origin);
+    }
+
+    pub(super) fn note_attr(&self, attr: &Attr) {
+        let mut state = self.state.lock();
+        state.attributes = attributes::attributes(attr, state.attributes.inode);
+        state.stale = false;
+    }
+
+    pub(super) fn note_target(&self, target: Vec<u8>) {
+        if self.tree.is_exclusive() {
+            let _ = self.target.set(target);
+        }
+    }
+
+    /// The host has changed the attributes as a consequence of what we did.
+    pub(super) fn note_changed(&self) {
+        self.state.lock().stale = true;
+    }
+
+    pub(super) fn note_created(&self, file: Arc<HostFile>) {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.descriptors.get_mut(Use::Write as usize) {
+            *slot = Arc::downgrade(&file);
+        }
+        state.created = Some(file);
+    }
+
+    /// One name is gone. With the last one, descriptors kept for later are let go.
+    pub(super) fn name_lost(&self) {
+        let (files, _created) = {
+            let mut state = self.state.lock();
+            state.attributes.links = state.attributes.links.saturating_sub(1);
+            // Without a handle nobody can be asked again.
+            state.stale = self.handle.get().is_some();
+            if state.attributes.links > 0 {
+                return;
+            }
+            (state.descriptors.clone(), state.created.take())
+        };
+        for file in files.iter().filter_map(Weak::upgrade) {
+            self.tree.forget(&file);
+        }
+    }
+
+    /// Where an inode without a handle is found.
+    pub(super) fn set_origin(&self, directory: &Arc<Self>, name: &[u8]) {
+        if self.handle.get().is_none() {
+            let old =
+                std::mem::replace(&mut *self.origin.lock(), Origin::At(Arc::clone(directory), name.into()));
+            drop(old);
+        }
+    }
+
+    /// The living inode that a name in this directory is known to stand for.
+    pub(super) fn living_child(&self, name: &[u8]) -> Option<Arc<Self>> {
+        self.children.lock().names.get(name).and_then(Weak::upgrade)
+    }
+
+    /// Remembers what a name in this directory stands for; `None` if nothing is known any more.
+    pub(super) fn set_child(&self, name: &[u8], child: Option<&Arc<Self>>) {
+        if !self.tree.is_exclusive() {
+            return;
+        }
+        let mut children = self.children.lock();
+        match child {
+            Some(child) => children.insert(name, Arc::downgrade(child)),
+            None => drop(children.names.remove(name)),
+        }
+    }
+
+    /// How many names the inode has, as far as known.
+    pub(super) fn links(&self) -> u32 {
+        self.state.lock().attributes.links
+    }
+
+    /// The directory was removed.
+    pub(super) fn directory_lost(&self) {
+        let mut state = self.state.lock();
+        state.attributes.links = 0;
+        state.stale = self.handle.get().is_some();
+    }
+
+    /// Remembers what a listing told of an entry.
+    pub(super) fn prime(&self, name: &[u8], attr: Attr) {
+        if self.tree.primed.load(Ordering::Relaxed) >= PRIMED_MAX {
+            return;
+        }
+        if self.primed.lock().insert(name.into(), attr).is_none() {
+            self.tree.primed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a listing told of an entry, once.
+    pub(super) fn take_primed(&self, name: &[u8]) -> Option<Attr> {
+        let attr = self.primed.lock().remove(name)?;
+        self.tree.primed.fetch_sub(1, Ordering::Relaxed);
+        Some(attr)
+    }
+
+    /// Forgets what listings told: names changed.
+    pub(super) fn unprime(&self, name: &[u8]) {
+        let _ = self.take_primed(name);
+    }
+
+    /// A descriptor for this use: one that is open, or a new one.
+    ///
+    /// # Errors
+    /// The gofer's.
+    pub(super) fn descriptor(&self, purpose: Use) -> SysResult<Arc<HostFile>> {
+        if let Some(file) = self.live_descriptor(purpose) {
+            return Ok(file);
+        }
+        let (access, flags) = match purpose {
+            Use::Read => (Access::Read, OpenFlags::empty()),
+            Use::Write => (Access::ReadWrite, OpenFlags::empty()),
+            Use::Append => (Access::ReadWrite, OpenFlags::APPEND),
+        };
+        let file = Arc::new(HostFile::new(self.tree.client.open(self.handle()?, access, flags)?));
+        if let Some(slot) = self.state.lock().descriptors.get_mut(purpose as usize) {
+            *slot = Arc::downgrade(&file);
+        }
+        self.tree.keep(&file);
+        Ok(file)
+    }
+
+    fn live_descriptor(&self, purpose: Use) -> Option<Arc<HostFile>> {
+        let mut state = self.state.lock();
+        let at = |which: Use| state.descriptors.get(which as usize).and_then(Weak::upgrade);
+        let file = match purpose {
+            Use::Read => at(Use::Read).or_else(|| at(Use::Write)),
+            Use::Write | Use::Append => at(purpose),
+        };
+        if file.is_some() && purpose != Use::Append {
+            let created = state.created.take();
+            drop(state);
+            drop(created);
+        }
+        file
+    }
+
+    fn open_file(self: Arc<Self>, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
+        let synchronous = OpenFlags::from_bits_truncate(request.flags) & (OpenFlags::SYNC | OpenFlags::DSYNC);
+        let file = if request.write && !synchronous.is_empty() {
+            // `O_SYNC` belongs to the host's description, so this one is not shared.
+            let access = Access::ReadWrite;
+            Arc::new(HostFile::new(self.tree.client.open(self.handle()?, access, synchronous)?))
+        } else {
+            self.descriptor(if request.write { Use::Write } else { Use::Read })?
+        };
+        Ok(RegularFile::new(self, file))
+    }
+}
+
+impl Drop for GoferInode {
+    fn drop(&mut self) {
+        self.tree.primed.fetch_sub(self.primed.get_mut().len(), Ordering::Relaxed);
+        let mut inodes = self.tree.inodes.lock();
+        // A successor may have taken the place already.
+        if inodes.get(&self.key).is_some_and(|inode| inode.strong_count() == 0) {
+            inodes.remove(&self.key);
+        }
+    }
+}
+
+impl Inode for GoferInode {
+    fn file_system(&self) -> Arc<dyn FileSystem> {
+        self.tree.file_system(self)
+    }
+
+    fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    fn attributes(&self) -> SysResult<Attributes> {
+        let file = {
+            let state = self.state.lock();
+            let writer = state.descriptors.get(1..).unwrap_or_default().iter().find_map(Weak::upgrade);
+            if self.tree.is_exclusive() && !state.stale && writer.is_none() {
+                return Ok(state.attributes);
+            }
+            writer.or_else(|| state.descriptors.first().and_then(Weak::upgrade))
+        };
+        if let Some(file) = file {
+            let status = file.status()?;
+            let mut state = self.state.lock();
+            attributes::refresh(&mut state.attributes, &status);
+            state.stale = false;
+            return Ok(state.attributes);
+        }
+        let attr = self.tree.client.get_attr(self.handle()?)?;
+        self.note_attr(&attr);
+        Ok(self.state.lock().attributes)
+    }
+
+    fn set_attributes(&self, change: &SetAttributes) -> SysResult<()> {
+        let changes = SetAttr {
+            mode: change.permissions,
+            uid: change.uid,
+            gid: change.gid,
+            size: change.size,
+            atime: change.access.map(attributes::set_time),
+            mtime: change.modify.map(attributes::set_time),
+        };
+        let attr = self.tree.client.set_attr(self.handle()?, changes)?;
+        self.note_attr(&attr);
+        Ok(())
+    }
+
+    fn open(self: Arc<Self>, request: OpenRequest, _task: &Task) -> SysResult<Arc<dyn FileOps>> {
+        match self.kind {
+            FileKind::Regular => self.open_file(request),
+            FileKind::Directory => Ok(Directory::new(self)),
+            FileKind::Symlink => Err(ELOOP),
+            _ => Err(ENXIO),
+        }
+    }
+
+    fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
+        self.find(name).map(|inode| inode as _)
+    }
+
+    fn cache_policy(&self) -> CachePolicy {
+        if self.tree.is_exclusive() { CachePolicy::Keep } else { CachePolicy::Revalidate }
+    }
+
+    fn create(&self, name: &[u8], node: &NewNode<'_>) -> SysResult<Arc<dyn Inode>> {
+        self.make(name, node).map(|inode| inode as _)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> SysResult<()> {
+        self.add_name(name, &self.same_tree(target)?)
+    }
+
+    fn unlink(&self, name: &[u8], victim: &Arc<dyn Inode>) -> SysResult<()> {
+        self.remove_name(name, &self.same_tree(victim)?)
+    }
+
+    fn remove_directory(&self, name: &[u8], victim: &Arc<dyn Inode>) -> SysResult<()> {
+        self.remove_empty(name, &self.same_tree(victim)?)
+    }
+
+    fn rename(
+        &self,
+        name: &[u8],
+        new_directory: &Arc<dyn Inode>,
+        new_name: &[u8],
+        exchange: bool,
+    ) -> SysResult<()> {
+        self.move_name(name, &self.same_tree(new_directory)?, new_name, exchange)
+    }
+
+    fn read_link(&self, _task: &Task) -> SysResult<LinkTarget> {
+        if self.kind != FileKind::Symlink {
+            return Err(EINVAL);
+        }
+        if let Some(target) = self.target.get() {
+            return Ok(LinkTarget::Path(target.clone()));
+        }
+        let target = self.tree.client.read_link(self.handle()?)?;
+        self.note_target(target.clone());
+        Ok(LinkTarget::Path(target))
+    }
+
+    fn xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
+        self.tree.client.get_xattr(self.handle()?, XattrName::new(name)?)
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], how: XattrSet) -> SysResult<()> {
+        let flags = match how {
+            XattrSet::Any => XattrFlags::empty(),
+            XattrSet::Create => XattrFlags::CREATE,
+            XattrSet::Replace => XattrFlags::REPLACE,
+        };
+        self.tree.client.set_xattr(self.handle()?, XattrName::new(name)?, value, flags)?;
+        self.note_changed();
+        Ok(())
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> SysResult<()> {
+        self.tree.client.remove_xattr(self.handle()?, XattrName::new(name)?)?;
+        self.note_changed();
+        Ok(())
+    }
+
+    fn list_xattrs(&self) -> SysResult<Vec<Vec<u8>>> {
+        let names = self.tree.client.list_xattr(self.handle()?)?;
+        Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    }
+
+    fn backing(&self) -> SysResult<Arc<HostFile>> {
+        match self.kind {
+            FileKind::Regular => self.descriptor(Use::Read),
+            _ => Err(ENODEV),
+        }
+    }
+
+    fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl GoferInode {
+    /// An inode of this tree behind an inode.
+    fn same_tree(&self, inode: &Arc<dyn Inode>) -> SysResult<Arc<Self>> {
+        let inode = inode.as_any().downcast_ref::<Self>().ok_or(EXDEV)?;
+        if !Arc::ptr_eq(&inode.tree, &self.tree) {
+            return Err(EXDEV);
+        }
+        inode.me.upgrade().ok_or(ENOENT)
+    }
+}

@@ -1,0 +1,185 @@
+//! Host files, through the gofer (`wire::Client`).
+//!
+//! [`GoferFs`] is one tree of the gofer's list, mounted; [`Inode`](inode::GoferInode) one host inode of it, the same object for all its
+//! names while it lives (`inode.rs`; operations on names in `names.rs`); `file.rs` and `directory.rs` are open files.
+//!
+//! The gofer opens, the sentry reads, writes and maps: a regular file is a donated descriptor. At most three are in
+//! use for one inode (reading, writing, appending), shared by all who have it open.
+//!
+//! An *exclusive* tree is changed by nobody else: attributes, link targets, listings and the
+//! descriptors of files opened lately stay cached, and most calls ask the gofer nothing. In a shared tree everything is asked
+//! again, except that a file with a live descriptor is asked directly (`fstat`).
+//!
+//! Locks: `Tree::inodes`, `Tree::recent` and each inode's own are leaves; none is held across a call of the gofer.
+
+mod attributes;
+mod directory;
+mod file;
+mod inode;
+mod names;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock, Weak};
+
+use abi::errno::SysResult;
+use parking_lot::Mutex;
+use wire::{Attr, Client, TreeFlags};
+
+use crate::memory::HostFile;
+use crate::vfs::{DeviceNumber, FileSystem, FileSystemStatus, Inode, allocate_device};
+use attributes::HostKey;
+pub use inode::GoferInode;
+
+/// Descriptors of an exclusive tree that stay open after their last close, so that opening the file again asks
+/// nobody.
+const RECENT_MAX: usize = 256;
+/// Attributes that listings brought and nobody has asked for yet, for each tree.
+const PRIMED_MAX: usize = 16 * 1024;
+/// Where the number of a foreign host device begins in an inode number.
+const DEVICE_SHIFT: u32 = 48;
+
+/// A mounted tree of the gofer.
+pub struct GoferFs {
+    tree: Arc<Tree>,
+    root: Arc<GoferInode>,
+}
+
+/// What all inodes of a tree share.
+struct Tree {
+    client: Client,
+    flags: TreeFlags,
+    device: DeviceNumber,
+    /// Living inodes, so that two names of one host inode are one object.
+    inodes: Mutex<HashMap<HostKey, Weak<GoferInode>>>,
+    /// Host devices met, the root's first: part of inode numbers.
+    devices: Mutex<Vec<wire::DeviceNumber>>,
+    /// Descriptors kept open, the oldest first.
+    recent: Mutex<VecDeque<Arc<HostFile>>>,
+    /// Entries in all `primed` maps together.
+    primed: std::sync::atomic::AtomicUsize,
+    file_system: OnceLock<Weak<GoferFs>>,
+}
+
+impl GoferFs {
+    /// Attaches to the tree with this index in the gofer's list. Its root may be a single file.
+    ///
+    /// # Errors
+    /// The gofer's.
+    pub fn attach(client: &Client, tree: u32) -> SysResult<Arc<Self>> {
+        let attached = client.attach(tree)?;
+        let tree = Arc::new(Tree {
+            client: client.clone(),
+            flags: attached.flags,
+            device: allocate_device(),
+            inodes: Mutex::default(),
+            devices: Mutex::default(),
+            recent: Mutex::default(),
+            primed: std::sync::atomic::AtomicUsize::new(0),
+            file_system: OnceLock::new(),
+        });
+        let root = tree.held(attached.root, None);
+        let file_system = Arc::new(Self { tree, root });
+        let _ = file_system.tree.file_system.set(Arc::downgrade(&file_system));
+        Ok(file_system)
+    }
+
+    /// Whether nobody but this sandbox changes the tree.
+    pub fn is_exclusive(&self) -> bool {
+        self.tree.is_exclusive()
+    }
+}
+
+impl Tree {
+    const fn is_exclusive(&self) -> bool {
+        self.flags.contains(TreeFlags::EXCLUSIVE)
+    }
+
+    /// The inode for a file the gofer holds for us.
+    fn held(self: &Arc<Self>, node: wire::Node, link_target: Option<Vec<u8>>) -> Arc<GoferInode> {
+        let inode = self.inode(&node.attr);
+        inode.note_attr(&node.attr);
+        inode.note_handle(node.handle);
+        if let Some(target) = link_target {
+            inode.note_target(target);
+        }
+        inode
+    }
+
+    /// The living inode, or a new one that has no handle yet.
+    fn inode(self: &Arc<Self>, attr: &Attr) -> Arc<GoferInode> {
+        let key = attributes::key(attr);
+        let number = self.number(key);
+        let mut inodes = self.inodes.lock();
+        if let Some(inode) = inodes.get(&key).and_then(Weak::upgrade) {
+            return inode;
+        }
+        let inode = GoferInode::new(self, key, attributes::attributes(attr, number));
+        inodes.insert(key, Arc::downgrade(&inode));
+        inode
+    }
+
+    /// The inode number that applications see: the host's, with the device in its upper bits where it is not the
+    /// root's.
+    fn number(&self, (device, number): HostKey) -> u64 {
+        let mut devices = self.devices.lock();
+        let index = devices.iter().position(|known| *known == device).unwrap_or_else(|| {
+            devices.push(device);
+            devices.len() - 1
+        });
+        number ^ ((index as u64) << DEVICE_SHIFT)
+    }
+
+    /// Keeps a descriptor open for the next time.
+    fn keep(&self, file: &Arc<HostFile>) {
+        if !self.is_exclusive() {
+            return;
+        }
+        let evicted = {
+            let mut recent = self.recent.lock();
+            recent.push_back(Arc::clone(file));
+            if recent.len() > RECENT_MAX { recent.pop_front() } else { None }
+        };
+        drop(evicted);
+    }
+
+    /// Lets go of a removed file's descriptor, so that the host can free its space.
+    fn forget(&self, file: &Arc<HostFile>) {
+        self.recent.lock().retain(|kept| !Arc::ptr_eq(kept, file));
+    }
+
+    fn file_system(self: &Arc<Self>, asker: &GoferInode) -> Arc<dyn FileSystem> {
+        if let Some(file_system) = self.file_system.get().and_then(Weak::upgrade) {
+            return file_system;
+        }
+        // Only a file that outlived every mount comes here: it is all that is left of the tree.
+        Arc::new(GoferFs { tree: Arc::clone(self), root: asker.me() })
+    }
+}
+
+impl FileSystem for GoferFs {
+    fn type_name(&self) -> &'static str {
+        "gofer"
+    }
+
+    fn device(&self) -> DeviceNumber {
+        self.tree.device
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        Arc::clone(&self.root) as _
+    }
+
+    fn status(&self) -> SysResult<FileSystemStatus> {
+        let stat = self.tree.client.stat_fs(self.root.handle()?)?;
+        Ok(FileSystemStatus {
+            magic: stat.kind,
+            block_size: stat.block_size,
+            blocks: stat.blocks,
+            blocks_free: stat.blocks_free,
+            blocks_available: stat.blocks_available,
+            files: stat.files,
+            files_free: stat.files_free,
+            name_max: stat.name_length,
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! What the gofer does to names: finding, making, linking, removing, renaming.
+
+use std::sync::Arc;
+
+use abi::errno::{EIO, SysResult};
+use wire::{Access, CreateMode, DeviceNumber, Name, OpenFlags, RenameFlags, SpecialFile, WalkStop};
+
+use super::inode::GoferInode;
+use crate::memory::HostFile;
+use crate::vfs::{FileKind, Inode, NewKind, NewNode};
+
+impl GoferInode {
+    /// The inode a name in this directory stands for.
+    pub(super) fn find(&self, name: &[u8]) -> SysResult<Arc<Self>> {
+        if let Some(inode) = self.living_child(name) {
+            return Ok(inode);
+        }
+        if let Some(attr) = self.take_primed(name) {
+            let inode = self.tree.inode(&attr);
+            inode.set_origin(&self.me(), name);
+            self.set_child(name, Some(&inode));
+            return Ok(inode);
+        }
+        let mut walked = self.tree.client.walk(self.handle()?, &[Name::new(name)?], None)?;
+        let target = match walked.stop {
+            WalkStop::Failed(error) => return Err(error),
+            WalkStop::Symlink(target) => Some(target),
+            WalkStop::Complete => None,
+        };
+        let node = walked.steps.pop().ok_or(EIO)?;
+        let inode = self.tree.held(node, target);
+        self.set_child(name, Some(&inode));
+        Ok(inode)
+    }
+
+    pub(super) fn make(&self, name: &[u8], node: &NewNode<'_>) -> SysResult<Arc<Self>> {
+        let client = &self.tree.client;
+        let (directory, entry) = (self.handle()?, Name::new(name)?);
+        let mode = CreateMode { mode: node.permissions & 0o7777, uid: node.uid, gid: node.gid };
+        let special = |kind| client.mknod(directory, entry, kind, mode);
+        let mut created = None;
+        let made = match &node.kind {
+            NewKind::Regular => {
+                let file = client.create(directory, entry, Access::ReadWrite, OpenFlags::empty(), mode)?;
+                created = Some(Arc::new(HostFile::new(file.descriptor)));
+                file.node
+            }
+            NewKind::Directory => client.mkdir(directory, entry, mode)?,
+            NewKind::Symlink(target) => client.symlink(directory, entry, target, node.uid, node.gid)?,
+            NewKind::Fifo => special(SpecialFile::Fifo)?,
+            NewKind::Socket => special(SpecialFile::Socket)?,
+            NewKind::Device { block, number } => {
+                let number = DeviceNumber { major: number.major, minor: number.minor };
+                special(if *block {
+                    SpecialFile::BlockDevice(number)
+                } else {
+                    SpecialFile::CharacterDevice(number)
+                })?
+            }
+        };
+        let inode = self.tree.held(made, None);
+        if let Some(file) = created {
+            inode.note_created(file);
+        }
+        self.name_changed(name, Some(&inode));
+        Ok(inode)
+    }
+
+    pub(super) fn add_name(&self, name: &[u8], target: &Arc<Self>) -> SysResult<()> {
+        let node = self.tree.client.link(target.handle()?, self.handle()?, Name::new(name)?)?;
+        target.note_attr(&node.attr);
+        self.name_changed(name, Some(target));
+        Ok(())
+    }
+
+    pub(super) fn remove_name(&self, name: &[u8], victim: &Arc<Self>) -> SysResult<()> {
+        if victim.links() > 1 {
+            // It lives on under another name, but would have no way to its handle.
+            victim.handle()?;
+        }
+        self.tree.client.unlink(self.handle()?, Name::new(name)?)?;
+        self.name_changed(name, None);
+        victim.name_lost();
+        Ok(())
+    }
+
+    pub(super) fn remove_empty(&self, name: &[u8], victim: &Arc<Self>) -> SysResult<()> {
+        self.tree.client.rmdir(self.handle()?, Name::new(name)?)?;
+        self.name_changed(name, None);
+        victim.directory_lost();
+        Ok(())
+    }
+
+    pub(super) fn move_name(
+        &self,
+        name: &[u8],
+        directory: &Arc<Self>,
+        new_name: &[u8],
+        exchange: bool,
+    ) -> SysResult<()> {
+        let flags = if exchange { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
+        let (moved, replaced) = (self.living_child(name), directory.living_child(new_name));
+        // Whoever has no handle yet is found by its name, so it gets one while the name is true.
+        for inode in [&moved, &replaced].into_iter().flatten() {
+            inode.handle()?;
+        }
+        let (from, to) = (self.handle()?, directory.handle()?);
+        self.tree.client.rename(from, Name::new(name)?, to, Name::new(new_name)?, flags)?;
+        self.name_changed(name, replaced.as_ref().filter(|_| exchange));
+        directory.name_changed(new_name, moved.as_ref());
+        if let Some(moved) = &moved {
+            moved.note_changed();
+        }
+        match &replaced {
+            Some(inode) if exchange => inode.note_changed(),
+            // Two names of one inode: the call did nothing.
+            Some(inode) if moved.as_ref().is_some_and(|moved| Arc::ptr_eq(moved, inode)) => {
+                self.name_changed(name, Some(inode));
+            }
+            Some(inode) if inode.is_directory() => inode.directory_lost(),
+            Some(inode) => inode.name_lost(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// A name in this directory was made, removed or bound anew.
+    fn name_changed(&self, name: &[u8], child: Option<&Arc<Self>>) {
+        self.unprime(name);
+        self.set_child(name, child);
+        self.note_changed();
+    }
+
+    fn is_directory(&self) -> bool {
+        self.kind() == FileKind::Directory
+    }
+}
