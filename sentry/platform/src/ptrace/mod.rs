@@ -36,6 +36,9 @@ mod vectors;
 ///
 /// Its worker is the thread that first calls [`Platform::wait`] or [`Platform::poll_new_space`]; that thread
 /// must not end before the sandbox does, and has all asynchronous signals but one blocked from then on.
+///
+/// The rest of the sentry must not wait for "any child" (`waitpid(-1)` without `__WNOTHREAD`), on whichever thread: it
+/// would swallow stops that the worker waits for. Its own children it waits for by process id.
 pub struct PtracePlatform {
     shared: Arc<events::Shared>,
     layout: Layout,
