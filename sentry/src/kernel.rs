@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use platform::{Platform, SyscallRequest};
 
 use crate::executor::Executor;
+use crate::freezer::Freezer;
 use crate::futex::FutexTable;
 use crate::reactor::Reactor;
 use crate::task::{ExitStatus, ProcessTable, Reply, Task, ThreadGroup};
@@ -41,6 +42,8 @@ pub struct Kernel {
     pub processes: ProcessTable,
     /// Waiters at words of memory.
     pub futexes: FutexTable,
+    /// Stops all tasks.
+    pub freezer: Freezer,
     /// What calls do.
     pub system_calls: &'static dyn SyscallTable,
     /// What programs are told of the machine.
@@ -71,6 +74,7 @@ impl Kernel {
             timers,
             processes: ProcessTable::new(tasks),
             futexes: FutexTable::default(),
+            freezer: Freezer::default(),
             system_calls,
             init_status: Mutex::new(None),
             init_exited: WaitQueue::new(),

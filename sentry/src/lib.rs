@@ -7,6 +7,7 @@
 
 pub mod executor;
 pub mod fs;
+pub mod freezer;
 pub mod futex;
 pub mod kernel;
 pub mod memory;

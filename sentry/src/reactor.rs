@@ -1,5 +1,5 @@
 //! The thread that waits for the host: timers, host descriptors (standard streams, a terminal), and
-//! signals sent to the sentry's process (`SIGCHLD` when a stub ends, `SIGWINCH` of its terminal).
+//! signals sent to the sentry's process (`SIGCHLD` when a stub ends).
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,9 +21,7 @@ const FIRST_WATCH_KEY: u64 = 2;
 
 /// The host signals the sentry listens to. They must be blocked in every thread of the sentry.
 pub fn host_signals() -> SigSet {
-    [Signal::SIGCHLD, Signal::SIGWINCH, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT]
-        .into_iter()
-        .collect()
+    std::iter::once(Signal::SIGCHLD).collect()
 }
 
 /// See the module's text.

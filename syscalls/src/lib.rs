@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod clone_exec_exit;
+pub mod identity;
 pub mod memory_map;
+pub mod signals;
 pub mod table;
 pub mod wait;

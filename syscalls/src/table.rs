@@ -176,7 +176,13 @@ macro_rules! call {
 pub(crate) use call;
 
 /// The families, each listing its calls beside their bodies.
-const FAMILIES: &[&[Entry]] = &[crate::clone_exec_exit::CALLS, crate::memory_map::CALLS, crate::wait::CALLS];
+const FAMILIES: &[&[Entry]] = &[
+    crate::clone_exec_exit::CALLS,
+    crate::identity::CALLS,
+    crate::memory_map::CALLS,
+    crate::signals::CALLS,
+    crate::wait::CALLS,
+];
 
 const fn assemble() -> [Option<Entry>; NUMBERS] {
     let mut table = [None; NUMBERS];

@@ -77,11 +77,21 @@ impl Task {
         delivered
     }
 
-    /// Takes the next deliverable signal, the thread's own first.
-    fn take_signal(&self) -> Option<(Signal, SigInfo)> {
-        let wanted = !self.signals.mask();
+    /// Takes a pending signal of a set, blocked or not (`sigtimedwait`, signalfd).
+    pub fn take_pending(&self, wanted: SigSet) -> Option<(Signal, SigInfo)> {
         let own = self.signals.pending.lock().take(wanted);
         own.or_else(|| self.group.signals.pending.lock().take(wanted))
+    }
+
+    /// The stack pointer, the context being captured for it. `None` if the thread died.
+    pub async fn stack_pointer(&self) -> Option<u64> {
+        self.capture().await.ok()?;
+        self.with_context(|context| context.registers().map(|registers| registers.rsp)).flatten()
+    }
+
+    /// Takes the next deliverable signal, the thread's own first.
+    fn take_signal(&self) -> Option<(Signal, SigInfo)> {
+        self.take_pending(!self.signals.mask())
     }
 
     /// Carries out the default action. Returns whether the task has to exit.

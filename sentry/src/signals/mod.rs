@@ -76,6 +76,11 @@ impl TaskSignals {
         own.union(group.signals.pending.lock().set())
     }
 
+    /// The alternate stack as `sigaltstack` shows it to a thread whose stack pointer is `rsp`.
+    pub fn shown_stack(&self, rsp: u64) -> StackT {
+        deliver::stack_as_shown(&self.stack.lock(), rsp)
+    }
+
     /// Declares which blocked signals the task waits for (`sigtimedwait`).
     pub fn set_waited_for(&self, set: SigSet) {
         self.waited_for.store(set.0, Ordering::SeqCst);

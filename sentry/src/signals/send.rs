@@ -84,6 +84,17 @@ impl ThreadGroup {
         }
     }
 
+    /// Forgets pending signals that have become ignored (POSIX: `sigaction` discards them).
+    pub fn forget_ignored(&self, signal: Signal) {
+        let action = self.signals.handlers().get(signal);
+        let ignored = action.is_ignore()
+            || action.is_default()
+                && matches!(signal.default_action(), DefaultAction::Ignore | DefaultAction::Continue);
+        if ignored {
+            self.forget_pending(SigSet::of(&[signal]));
+        }
+    }
+
     /// Whether nobody would notice the signal: it does nothing, and nobody blocks it (a blocked signal may get a handler
     /// before it is unblocked).
     fn is_ignored(&self, signal: Signal, only: Option<&Task>) -> bool {

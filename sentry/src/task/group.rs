@@ -258,6 +258,12 @@ impl ThreadGroup {
         self.sid.store(sid, Ordering::Relaxed);
     }
 
+    /// Processor time of all its threads, past ones included.
+    pub fn cpu_times(&self) -> CpuTimes {
+        let past = *self.past_times.lock();
+        self.tasks().iter().fold(past, |sum, task| sum.plus(task.cpu_times()))
+    }
+
     /// Whether the end has been decided.
     pub fn is_exiting(&self) -> bool {
         self.exit.lock().decided.is_some()

@@ -45,6 +45,9 @@ use crate::time::Instant;
 use crate::vfs::{FdTable, FsContext};
 use crate::wait::{Interrupted, PollEvents, WaitError, WaitQueue, observer_of};
 
+/// Bytes of a command line that are shown.
+const COMMAND_LINE_MAX: u64 = 64 << 10;
+
 /// A thread or process identifier.
 pub type Pid = i32;
 
@@ -254,6 +257,37 @@ impl Task {
     /// Sets `comm`, cutting it after 15 bytes.
     pub fn set_name(&self, name: &[u8]) {
         *self.name.lock() = name.iter().copied().take(15).collect();
+    }
+
+    /// Whether the thread is in the application, or about to be.
+    pub fn is_in_application(&self) -> bool {
+        self.in_application.load(Ordering::SeqCst)
+    }
+
+    /// The command line as it stands in the task's memory, arguments separated by zeroes; empty if it cannot be read.
+    pub fn command_line_bytes(&self) -> Vec<u8> {
+        let program = *self.memory().program.lock();
+        let length = program.arguments_end.saturating_sub(program.arguments_start).min(COMMAND_LINE_MAX);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let count = self.read_memory(program.arguments_start, &mut bytes).unwrap_or(0);
+        bytes.truncate(count);
+        bytes
+    }
+
+    /// The command line as `ps` shows it.
+    pub fn command_line(&self) -> String {
+        let bytes = self.command_line_bytes();
+        if bytes.is_empty() {
+            return format!("[{}]", String::from_utf8_lossy(&self.name()));
+        }
+        let words: Vec<_> = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        words.join(" ").trim_end().to_owned()
+    }
+
+    /// Processor time of the thread so far.
+    pub fn cpu_times(&self) -> CpuTimes {
+        let (user_ns, system_ns) = self.with_context(|context| context.cpu_time_ns()).unwrap_or_default();
+        CpuTimes { user_ns, system_ns }
     }
 
     /// What it does now.

@@ -142,8 +142,9 @@ impl Task {
     async fn run_application(&self, resume: Resume) -> Option<Trap> {
         // Announce first, look again second: whoever sends a signal stores it first and looks at the
         // announcement second, so one of the two sees the other.
+        self.kernel.freezer.pass(|| self.must_exit.lock().is_some()).await;
         self.in_application.store(true, Ordering::SeqCst);
-        if self.must_exit.lock().is_some() {
+        if self.must_exit.lock().is_some() || self.kernel.freezer.is_frozen() {
             self.in_application.store(false, Ordering::SeqCst);
             return None;
         }
@@ -154,6 +155,9 @@ impl Task {
         self.with_context(|context| context.resume(resume));
         let trap = self.poll_context(|context, wake| context.poll_trap(wake), || Trap::Died).await;
         self.in_application.store(false, Ordering::SeqCst);
+        if self.kernel.freezer.is_frozen() {
+            self.kernel.freezer.arrivals.wake_all();
+        }
         Some(trap)
     }
 
