@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod executor;
-pub mod fs;
 pub mod freezer;
+pub mod fs;
 pub mod futex;
 pub mod kernel;
 pub mod memory;
