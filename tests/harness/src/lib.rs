@@ -6,9 +6,11 @@
 //! `RUNSC_UNDER_TEST` names one of them.
 
 pub mod command;
+pub mod debian;
 pub mod guest_programs;
 pub mod report;
 pub mod sandbox;
+pub mod terminal;
 
 use std::path::{Path, PathBuf};
 
