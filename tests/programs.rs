@@ -141,25 +141,26 @@ fn different_lines(native: &str, inside: &str) -> String {
     format!("  line {}:\n{}{}", start + 1, show("-", &a), show("+", &b))
 }
 
-/// Types into a shell on a terminal of the host: window size, echo, ^C, ^Z and bg, resizing,
+/// Types into a shell on a terminal of the host: window size, echo, ^Z and fg, ^C, resizing,
 /// and the exit status that comes back.
 fn interactive_shell(shell: &Command) -> Result<(), String> {
     let screen = harness::terminal::Screen::start(shell, 90, 25)?;
     screen.send(&["PS1='ready> '", "Enter"])?;
     screen.wait_for_line("ready>")?;
-    screen.send(&["echo size $(stty size); test -t 0 && echo on $(tty | cut -c1-9)", "Enter"])?;
+    screen.send(&["echo size $(stty size); test -t 0 && echo on a terminal", "Enter"])?;
     screen.wait_for_line("size 25 90")?;
-    screen.wait_for_line("on /dev/pts/")?;
-    screen.send(&["cat", "Enter", "typed into cat", "Enter"])?;
-    screen.wait_for_line("typed into cat")?;
-    screen.send(&["C-c"])?;
-    screen.send(&["echo status $?", "Enter"])?;
-    screen.wait_for_line("status 130")?;
-    screen.send(&["sleep 300; echo continued", "Enter"])?;
+    screen.wait_for_line("on a terminal")?;
+    screen.send(&["sed -u s/^/sed:/", "Enter", "typed", "Enter"])?;
+    screen.wait_for_line("sed:typed")?;
     screen.send(&["C-z"])?;
     screen.wait_for_text("Stopped")?;
-    screen.send(&["kill %1; echo killed", "Enter"])?;
-    screen.wait_for_line("killed")?;
+    screen.wait_for_last_line("ready>")?;
+    screen.send(&["fg", "Enter", "again", "Enter"])?;
+    screen.wait_for_line("sed:again")?;
+    screen.send(&["C-c"])?;
+    screen.wait_for_last_line("ready>")?;
+    screen.send(&["echo status $?", "Enter"])?;
+    screen.wait_for_line("status 130")?;
     screen.resize(70, 18)?;
     screen.send(&["", "Enter", "echo now $(stty size)", "Enter"])?;
     screen.wait_for_line("now 18 70")?;

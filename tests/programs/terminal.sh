@@ -6,14 +6,16 @@ export TERM=xterm LC_ALL=C.UTF-8
 T="tmux -L test -f /dev/null"
 screen() { $T capture-pane -p -t main; }
 await() { for i in $(seq 1 300); do screen | grep -qx -- "$1" && { echo "seen: $1"; return; }; sleep 0.05; done; echo "never seen: $1"; screen; }
+# Waits until the shell waits: what is typed before that may be flushed with the ^C.
+prompt() { for i in $(seq 1 300); do [ "$(screen | grep . | tail -n 1)" = 'prompt$' ] && return; sleep 0.05; done; echo "no prompt"; screen; }
 $T new-session -d -s main -x 90 -y 20 'PS1="prompt\$ " bash --norc'
-await 'prompt[$#] *'
-$T send-keys -t main 'echo size $(stty size)' Enter; await 'size 19 90\|size 20 90'
-$T send-keys -t main 'cat' Enter 'echoed by cat' Enter; await 'echoed by cat'
-$T send-keys -t main C-c; $T send-keys -t main 'echo status $?' Enter; await 'status 130'
-$T send-keys -t main 'sleep 500' Enter; sleep 0.3; $T send-keys -t main C-z; await '\[1\]+  Stopped  *sleep 500'
-$T send-keys -t main 'bg' Enter; await '\[1\]+ sleep 500 &'
-$T send-keys -t main 'kill %1; wait' Enter; await '\[1\]+  Terminated  *sleep 500'
-$T send-keys -t main 'ech' Tab BSpace BSpace BSpace C-u 'echo edited' Left Left Left Left Left Left 'x' Enter; await 'x edited\|xedited\|ed.*ited'
-$T send-keys -t main 'trap "echo resized" WINCH' Enter; $T resize-window -t main -x 70 -y 15; $T send-keys -t main '' Enter; await 'resized'
+prompt
+$T send-keys -t main 'echo size $(stty size)' Enter; await 'size 20 90'; prompt
+$T send-keys -t main 'sed -u s/^/sed:/' Enter typed Enter; await 'sed:typed'
+$T send-keys -t main C-c; prompt; $T send-keys -t main 'echo status $?' Enter; await 'status 130'
+$T send-keys -t main 'sh -c "echo running; exec sleep 500"' Enter; await running; $T send-keys -t main C-z; await '\[1\]+  Stopped .*'; prompt
+$T send-keys -t main 'bg' Enter; await '\[1\]+ .* &'; prompt
+$T send-keys -t main 'kill %1; wait %1; echo killed $?' Enter; await 'killed 143'; prompt
+$T send-keys -t main 'junk' C-u 'echo edited' Left Left Left Left Left Left 'x' Enter; await 'xedited'
+$T send-keys -t main 'trap "echo resized" WINCH' Enter; prompt; $T resize-window -t main -x 70 -y 15; $T send-keys -t main '' Enter; await '.*resized'
 $T send-keys -t main 'exit' Enter; for i in $(seq 1 100); do $T has-session -t main 2>/dev/null || break; sleep 0.05; done; $T has-session -t main 2>/dev/null || echo "session ended"

@@ -59,6 +59,14 @@ impl Screen {
         self.wait(line, |text| text.lines().any(|l| l.trim_end() == line))
     }
 
+    /// Waits until the last line with text is this: a shell's prompt, when it reads again.
+    /// (What is typed while a shell handles ^C may be flushed with it.)
+    pub fn wait_for_last_line(&self, line: &str) -> Result<(), String> {
+        self.wait(line, |text| {
+            text.lines().rfind(|l| !l.trim().is_empty()).is_some_and(|l| l.trim_end() == line)
+        })
+    }
+
     /// Waits until this is somewhere on the screen.
     pub fn wait_for_text(&self, part: &str) -> Result<(), String> {
         self.wait(part, |text| text.contains(part))
