@@ -14,8 +14,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::failure::{Attempt, Failure};
@@ -119,18 +121,32 @@ fn open_debug_log(pattern: &str, id: &str, role: &str) -> Result<File, Failure> 
 
 /// Sends `tracing`'s events to the file. The first call of a process decides.
 pub fn install(settings: &LogSettings, file: File) {
+    install_writer(settings, Mutex::new(file));
+}
+
+/// Sends them to standard error.
+pub fn install_on_stderr(settings: &LogSettings) {
+    install_writer(settings, std::io::stderr);
+}
+
+fn install_writer<W>(settings: &LogSettings, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = match settings.verbosity {
-        Verbosity::Warnings => Level::WARN,
-        Verbosity::Normal => Level::INFO,
-        Verbosity::Debug => Level::TRACE,
+        Verbosity::Warnings => LevelFilter::WARN,
+        Verbosity::Normal => LevelFilter::INFO,
+        Verbosity::Debug => LevelFilter::TRACE,
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+    // It warns of every controller that the host lacks, whether or not anybody wants it.
+    let of_libraries = if settings.verbosity == Verbosity::Debug { level } else { LevelFilter::ERROR };
+    let targets = Targets::new().with_default(level).with_target("libcgroups", of_libraries);
+    let lines = tracing_subscriber::fmt::layer()
         .event_format(RuncLines { format: settings.format })
-        .with_writer(Mutex::new(file))
-        .finish();
+        .with_writer(writer)
+        .with_filter(targets);
     // An error means that it was installed before, which is what we want.
-    drop(tracing::subscriber::set_global_default(subscriber));
+    drop(tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines)));
 }
 
 /// Formats events as runc's logrus does.

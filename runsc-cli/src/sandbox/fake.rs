@@ -21,6 +21,8 @@ use super::kernel::KernelFds;
 /// A pretended kernel.
 pub struct FakeKernel {
     inner: Arc<Inner>,
+    /// Held, because the gofer ends when it closes.
+    _gofer: OwnedFd,
 }
 
 #[derive(Default)]
@@ -40,7 +42,7 @@ struct Process {
 
 /// As [`super::kernel::boot_kernel`].
 pub fn boot(spec: &SandboxSpec, fds: KernelFds) -> Result<Arc<dyn ControlHandler>, ControlError> {
-    let kernel = FakeKernel { inner: Arc::default() };
+    let kernel = FakeKernel { inner: Arc::default(), _gofer: fds.gofer };
     kernel.add(INIT, spec.container.process.clone(), fds.stdio)?;
     Ok(Arc::new(kernel))
 }

@@ -6,6 +6,8 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use gofer::{Confinement, DeviceNodes, GoferConfig, TreeFlags};
+use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::boot::FIRST_DESCRIPTOR;
@@ -17,16 +19,29 @@ use crate::logging::{self, LogSettings};
 /// The hidden command that makes a process a gofer.
 pub const ROLE: &str = "gofer";
 
-/// Channel to the command, file socket, log.
-const DESCRIPTORS: usize = 3;
+/// Channel to the command, file socket.
+const DESCRIPTORS: usize = 2;
 
 /// What the gofer reads from its channel.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GoferData {
     /// What it serves, by index.
     pub trees: Vec<Tree>,
-    /// What goes to the log descriptor, if anything does.
+    /// What goes to standard error, the only descriptor it may write text to, if anything does.
     pub log: Option<LogSettings>,
+    /// It was put into a user namespace, whose root it is to become.
+    pub user_namespace: UserNamespace,
+}
+
+/// How the gofer stands to user namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserNamespace {
+    /// It is in the caller's, with the caller's ids.
+    Inherited,
+    /// It is in one that maps only the caller.
+    OnlyCaller,
+    /// It is in one with the configuration's mappings, made by a privileged caller.
+    Mapped,
 }
 
 /// What it says when it is ready, or cannot be.
@@ -49,7 +64,7 @@ pub fn main() -> ! {
 }
 
 fn run(descriptors: Vec<OwnedFd>) -> i32 {
-    let Ok([channel, socket, log]) = <[OwnedFd; DESCRIPTORS]>::try_from(descriptors) else { return 125 };
+    let Ok([channel, socket]) = <[OwnedFd; DESCRIPTORS]>::try_from(descriptors) else { return 125 };
     let channel = Channel::new(UnixStream::from(channel));
     let data = match channel.receive::<GoferData>() {
         Ok((data, _)) => data,
@@ -60,12 +75,14 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
         }
     };
     if let Some(settings) = &data.log {
-        logging::install(settings, log.into());
+        logging::install_on_stderr(settings);
     }
-    match serve(data.trees, socket) {
+    let outcome = become_root(data.user_namespace)
+        .map_err(|error| format!("gofer: becoming root of its user namespace: {error}"))
+        .and_then(|()| serve(data.trees, socket));
+    match outcome {
         Ok(()) => 0,
         Err(message) => {
-            tracing::error!("gofer: {message}");
             // Nobody reads it unless the sandbox failed to boot.
             drop(channel.send(&GoferReply { result: Err(message) }, &[]));
             125
@@ -73,7 +90,33 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
     }
 }
 
+fn become_root(namespace: UserNamespace) -> nix::Result<()> {
+    if namespace == UserNamespace::Inherited {
+        return Ok(());
+    }
+    if namespace == UserNamespace::Mapped {
+        nix::unistd::setgroups(&[])?;
+    }
+    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setresgid(group, group, group)?;
+    nix::unistd::setresuid(user, user, user)?;
+    // Changing ids cleared it, and with it the access to `/proc/self/fd`.
+    nix::sys::prctl::set_dumpable(true)
+}
+
 fn serve(trees: Vec<Tree>, socket: OwnedFd) -> Result<(), String> {
-    drop((trees, socket));
-    Err("this binary was built without a gofer".to_owned())
+    let tree = |tree: Tree| {
+        let mut flags = TreeFlags::empty();
+        flags.set(TreeFlags::READ_ONLY, tree.readonly);
+        flags.set(TreeFlags::EXCLUSIVE, tree.exclusive);
+        flags.set(TreeFlags::HOST_SOCKETS, tree.connect_uds || tree.create_uds);
+        gofer::Tree { source: tree.source, flags }
+    };
+    let config = GoferConfig {
+        socket,
+        trees: trees.into_iter().map(tree).collect(),
+        device_nodes: DeviceNodes::Forbidden,
+        confinement: Confinement::Required,
+    };
+    gofer::serve(config).map_err(|error| format!("gofer: {error}"))
 }

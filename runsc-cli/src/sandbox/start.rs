@@ -22,10 +22,10 @@ use sentry::spec::NetworkMode;
 use super::boot::{self, BootData, BootReply};
 use super::channel::{Channel, ChannelError};
 use super::control::{ControlError, ErrorKind};
-use super::gofer::{self, GoferData, GoferReply};
+use super::gofer::{self, GoferData, GoferReply, UserNamespace};
 use super::spawn::{ExecOutcome, Held, Launch, launch};
 use crate::container::hooks;
-use crate::container::plan::{IdRange, NetworkNamespace, Plan};
+use crate::container::plan::{IdRange, Namespaces, NetworkNamespace, Plan};
 use crate::container::process_identity::ProcessIdentity;
 use crate::container::store::{ContainerState, Entry, Phase, Status};
 use crate::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
@@ -121,8 +121,11 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
     let last_words = io::stderr();
     let common = [null.as_fd(), null.as_fd(), last_words.as_fd()];
 
-    let gofer_fds = [&common[..], &[gofer_there.as_fd(), file_gofer.as_fd(), log_descriptor]].concat();
-    let mut gofer = fork_gofer(creation, &gofer_fds).attempt(|| "starting the gofer".to_owned())?;
+    // The gofer's filter lets it write to standard error only.
+    let gofer_words = log.as_ref().map_or(last_words.as_fd(), |log| log.file.as_fd());
+    let gofer_fds = [null.as_fd(), null.as_fd(), gofer_words, gofer_there.as_fd(), file_gofer.as_fd()];
+    let (mut gofer, user_namespace) =
+        fork_gofer(creation, &gofer_fds).attempt(|| "starting the gofer".to_owned())?;
     let fixed = [boot_there.as_fd(), listener.as_fd(), file_sentry.as_fd(), log_descriptor];
     let preserved: Vec<_> = creation.preserved.iter().map(AsFd::as_fd).collect();
     let sentry_fds = [&common[..], &fixed, &creation.stdio.descriptors(), &preserved].concat();
@@ -139,7 +142,7 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
         let log = log.as_ref().map(|log| log.settings);
         let gofer_channel = Channel::new(gofer_here);
         // A child that has died already is found out when its answer is missing.
-        drop(gofer_channel.send(&GoferData { trees: plan.trees.clone(), log }, &[]));
+        drop(gofer_channel.send(&GoferData { trees: plan.trees.clone(), log, user_namespace }, &[]));
         let boot_channel = Channel::new(boot_here);
         let (spec, die_with_caller) = (plan.sandbox.clone(), creation.die_with_caller);
         let data = BootData { spec, log, drop_groups, die_with_caller };
@@ -255,21 +258,30 @@ pub fn explain(args: &[String], error: &ControlError) -> Failure {
     }
 }
 
-fn fork_gofer(creation: &Creation<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<Child, Failure> {
-    let wanted = &creation.plan.namespaces;
-    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    let mapped = !wanted.uid_mappings.is_empty() || !wanted.gid_mappings.is_empty();
-    if creation.globals.is_rootless() || mapped {
-        namespaces |= CloneFlags::CLONE_NEWUSER;
-    }
+/// Gives back also which user namespace it is in. Its mount namespace it makes itself.
+fn fork_gofer(
+    creation: &Creation<'_>,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(Child, UserNamespace), Failure> {
+    let Namespaces { uid_mappings, gid_mappings, .. } = &creation.plan.namespaces;
+    let user_namespace =
+        match (creation.globals.is_rootless(), uid_mappings.is_empty() && gid_mappings.is_empty()) {
+            (true, _) => UserNamespace::OnlyCaller,
+            (false, true) => UserNamespace::Inherited,
+            (false, false) => UserNamespace::Mapped,
+        };
+    let namespaces = match user_namespace {
+        UserNamespace::Inherited => CloneFlags::empty(),
+        UserNamespace::OnlyCaller | UserNamespace::Mapped => CloneFlags::CLONE_NEWUSER,
+    };
     let child = fork(gofer::ROLE, descriptors, namespaces)?;
-    if mapped {
-        map_ids(child.pid, &wanted.uid_mappings, &wanted.gid_mappings)
-            .attempt(|| "linux.uidMappings and linux.gidMappings".to_owned())?;
-    } else if creation.globals.is_rootless() {
-        map_only_caller(child.pid)?;
+    match user_namespace {
+        UserNamespace::Inherited => {}
+        UserNamespace::OnlyCaller => map_only_caller(child.pid)?,
+        UserNamespace::Mapped => map_ids(child.pid, uid_mappings, gid_mappings)
+            .attempt(|| "linux.uidMappings and linux.gidMappings".to_owned())?,
     }
-    Ok(child)
+    Ok((child, user_namespace))
 }
 
 /// Gives back also whether the sentry may leave its supplementary groups.
