@@ -93,6 +93,8 @@ fn serve_channel(server: &Arc<Server>, socket: &OwnedFd) {
     let mut incoming = vec![0; MAX_MESSAGE];
     let mut outgoing = Vec::new();
     let mut clunks = Vec::with_capacity(MAX_CLUNKS);
+    // Once a channel is enough: a hostile sentry must not fill the host's log.
+    let mut has_complained = false;
     loop {
         let message = match wire::receive_request(socket.as_fd(), &mut incoming) {
             Incoming::Request(length) => incoming.get(..length).unwrap_or_default(),
@@ -109,7 +111,10 @@ fn serve_channel(server: &Arc<Server>, socket: &OwnedFd) {
                 answer(server, &request)
             }
             Err(error) => {
-                warn!(target: "gofer", %error, "refusing a message");
+                if !has_complained {
+                    warn!(target: "gofer", %error, "refusing a message, and silently all further ones like it");
+                    has_complained = true;
+                }
                 Err(error.into())
             }
         };

@@ -102,7 +102,7 @@ pub fn link(server: &Server, file: &Node, dir: &Node, name: Name<'_>) -> Result<
     let held = number(file.as_fd());
     fs::linkat(&server.descriptors, held.as_str(), dir, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
         .map_err(errno)?;
-    let (node, attr) = look_up(server, dir, name)?;
+    let (node, attr) = look_up(server, dir, name).inspect_err(|_| remove(dir, name, AtFlags::empty()))?;
     Ok(Answer::file(server, node, attr))
 }
 

@@ -44,6 +44,9 @@ pub fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64) -> Result<(), Errno
 /// Keeps all threads in one malloc arena: an arena each would cost more memory than the eight threads' contention
 /// costs time.
 pub fn share_one_arena() {
+    #[cfg(target_env = "gnu")]
     // SAFETY: `mallopt` takes two integers and may be called at any time (`man 3 mallopt`).
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }

@@ -97,9 +97,16 @@ pub struct Served {
 
 /// A served directory with `fill`'s content.
 pub fn served(flags: TreeFlags, fill: impl FnOnce(&Path)) -> Served {
+    served_by("serve", flags, fill)
+}
+
+/// The same by a gofer in another role.
+pub fn served_by(role: &str, flags: TreeFlags, fill: impl FnOnce(&Path)) -> Served {
     let dir = tempfile::tempdir().expect("a directory");
     fill(dir.path());
-    let mut gofer = Gofer::serving(&[(dir.path(), flags)]);
+    let trees = [(dir.path(), flags)];
+    let mut gofer =
+        Gofer::start(&Setup { role: role.to_owned(), trees: &trees, devices: false, open_files: None });
     let client = gofer.client();
     let root = client.attach(0).expect("the tree").root.handle;
     Served { dir, gofer, client, root }
@@ -144,6 +151,22 @@ pub fn play_role_if_asked() {
     let config = config();
     match role.split_once(':') {
         None => gofer::serve(config).expect("serving"),
+        Some(("userns", _)) => {
+            enter_user_namespace();
+            gofer::serve(config).expect("serving");
+        }
+        Some(("unprivileged", confinement)) => {
+            let empty = rustix::thread::CapabilitySet::empty();
+            let none =
+                rustix::thread::CapabilitySets { effective: empty, permitted: empty, inheritable: empty };
+            rustix::thread::set_capabilities(None, none).expect("fewer capabilities");
+            let best_effort = confinement == "best-effort";
+            let confinement = if best_effort { Confinement::BestEffort } else { Confinement::Required };
+            if let Err(error) = gofer::serve(GoferConfig { confinement, ..config }) {
+                eprintln!("{error}");
+                std::process::exit(1);
+            }
+        }
         Some(("without", index)) => {
             let index: usize = index.parse().expect("a row's index");
             let remove = |rows: &mut Vec<gofer::filter::Row>| drop(rows.remove(index));
@@ -152,6 +175,14 @@ pub fn play_role_if_asked() {
         Some((role, argument)) => super::lockdown::play(role, argument, config),
     }
     std::process::exit(0);
+}
+
+/// A user namespace in which only root is mapped, as a rootless engine makes it.
+fn enter_user_namespace() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).expect("a user namespace");
+    for (file, text) in [("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")] {
+        std::fs::write(format!("/proc/self/{file}"), text).expect("the mapping");
+    }
 }
 
 fn config() -> GoferConfig {

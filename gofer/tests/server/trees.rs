@@ -7,11 +7,11 @@ use std::process::Command;
 use abi::errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use wire::{
-    Access, FileType, OpenFlags, RenameFlags, SetAttr, SetTime, SocketType, SpecialFile, TreeFlags,
-    XattrFlags, XattrName,
+    Access, CreateMode, FileType, OpenFlags, RenameFlags, SetAttr, SetTime, SocketType, SpecialFile,
+    TreeFlags, XattrFlags, XattrName,
 };
 
-use crate::gofer_process::{Gofer, Setup, mode, name, served};
+use crate::gofer_process::{Gofer, Setup, mode, name, served, served_by};
 
 crate::tests![
     a_tree_may_be_a_single_file,
@@ -20,6 +20,8 @@ crate::tests![
     a_writable_tree_of_the_same_directory_stays_writable,
     flags_are_told_and_unknown_trees_refused,
     a_missing_source_is_named_in_the_error,
+    a_user_namespace_is_enough_to_confine,
+    without_mounts_a_gofer_serves_only_if_told_to,
 ];
 
 fn a_tree_may_be_a_single_file() {
@@ -149,4 +151,45 @@ fn gofer_error(setup: &Setup<'_>) -> String {
         .expect("a gofer process");
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn a_user_namespace_is_enough_to_confine() {
+    let served = served_by("userns:", TreeFlags::empty(), |dir| {
+        fs::write(dir.join("file"), "content").expect("a file")
+    });
+    let (client, root) = (&served.client, &served.root);
+    client.open(&served.find("file"), Access::ReadWrite, OpenFlags::empty()).expect("an open");
+    client.mkdir(root, name("dir"), mode(0o711)).expect("a directory");
+    // An owner the namespace does not have cannot be given, and nothing half done stays behind.
+    let unmapped = CreateMode { mode: 0o600, uid: 1000, gid: 0 };
+    let created = client.create(root, name("new"), Access::Read, OpenFlags::empty(), unmapped);
+    assert_eq!(created.err(), Some(errno::EINVAL));
+    assert_eq!(client.mkdir(root, name("new"), unmapped).err(), Some(errno::EINVAL));
+    assert!(!served.path("new").exists());
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", served.gofer.pid())).expect("its mounts");
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
+    served.end_well();
+}
+
+fn without_mounts_a_gofer_serves_only_if_told_to() {
+    let fill = |dir: &Path| {
+        fs::write(dir.join("file"), "content").expect("a file");
+        std::os::unix::fs::symlink("/etc", dir.join("link")).expect("a link");
+    };
+    let served = served_by("unprivileged:best-effort", TreeFlags::READ_ONLY, fill);
+    let client = &served.client;
+    let file = served.find("file");
+    client.open(&file, Access::Read, OpenFlags::empty()).expect("an open");
+    assert_eq!(client.open(&file, Access::Write, OpenFlags::empty()).err(), Some(errno::EROFS));
+    assert_eq!(client.unlink(&served.root, name("file")).err(), Some(errno::EROFS));
+    let walked = client.walk(&served.root, &[name("link"), name("passwd")], None).expect("a walk");
+    assert_eq!(walked.stop, wire::WalkStop::Symlink(b"/etc".to_vec()));
+    drop((file, walked));
+    served.end_well();
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let trees = [(dir.path(), TreeFlags::empty())];
+    let role = "unprivileged:required".to_owned();
+    let gofer = Gofer::start(&Setup { role, trees: &trees, devices: false, open_files: None });
+    assert_eq!(gofer.end().code(), Some(1));
 }
