@@ -48,6 +48,8 @@ pub enum Confinement {
 pub enum SetupError {
     #[error("cannot open /proc/self/fd: {0}; is /proc mounted?")]
     OwnDescriptors(#[source] Errno),
+    #[error("the gofer has several threads; only the calling one could be confined")]
+    Threads,
     #[error(
         "descriptor {0} is a directory of the host; start the gofer with its socket and standard streams only"
     )]
@@ -72,7 +74,10 @@ pub(crate) fn confine_with(
     config: GoferConfig,
     edit: impl FnOnce(&mut Vec<Row>),
 ) -> Result<(Server, OwnedFd), SetupError> {
+    refuse_other_threads()?;
     share_one_arena();
+    // A limit on file sizes would turn the sentry's `truncate` into a deadly SIGXFSZ.
+    raise_limit(Resource::Fsize);
     let budget = descriptor_budget();
     let (trees, descriptors) = match isolate(&config.trees) {
         Err(SetupError::Mounts { step, error }) if config.confinement == Confinement::BestEffort => {
@@ -105,14 +110,25 @@ pub(crate) fn confine_with(
     Ok((server, config.socket))
 }
 
-/// Raises the soft limit of open descriptors to the hard one, and returns how many may be held for the sentry.
+/// A new root, and a filter, take effect for one thread only.
+fn refuse_other_threads() -> Result<(), SetupError> {
+    let tasks = statat(CWD, c"/proc/self/task", AtFlags::empty()).map_err(SetupError::OwnDescriptors)?;
+    // A directory's own two links, and one for each thread.
+    if tasks.st_nlink > 3 { Err(SetupError::Threads) } else { Ok(()) }
+}
+
+/// How many descriptors may be held for the sentry, with the soft limit raised to the hard one.
 fn descriptor_budget() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    // Raising the soft limit as far as the hard one needs no privilege; if it fails all the same, the old one holds.
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let limit = if raised.is_ok() { limit.maximum } else { limit.current };
-    let limit = limit.map_or(MAX_HELD, |limit| usize::try_from(limit).unwrap_or(MAX_HELD));
+    let limit =
+        raise_limit(Resource::Nofile).map_or(MAX_HELD, |limit| usize::try_from(limit).unwrap_or(MAX_HELD));
     limit.saturating_sub(RESERVED).min(MAX_HELD)
+}
+
+/// Raises a soft limit as far as the hard one, which takes no privilege, and returns what holds now.
+fn raise_limit(resource: Resource) -> Option<u64> {
+    let limit = getrlimit(resource);
+    let raised = setrlimit(resource, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if raised.is_ok() { limit.maximum } else { limit.current }
 }
 
 /// A mount namespace with nothing in it; the trees and our own descriptors as detached mounts.

@@ -21,6 +21,7 @@ crate::tests![
     no_path_leads_to_the_host,
     only_the_owners_capabilities_are_left,
     a_directory_left_open_is_refused,
+    a_second_thread_is_refused,
     every_row_of_the_filter_is_needed,
     no_call_is_both_free_and_conditional,
 ];
@@ -107,6 +108,11 @@ pub fn play(role: &str, argument: &str, config: GoferConfig) {
         "start" => report(gofer::serve(config)),
         "leak" => {
             let _leaked = fs::File::open("/").expect("a directory");
+            report(gofer::serve(config));
+        }
+        "threads" => {
+            let (_keep, wait) = std::sync::mpsc::channel::<()>();
+            std::thread::spawn(move || wait.recv());
             report(gofer::serve(config));
         }
         "try" => {
@@ -201,6 +207,10 @@ fn only_the_owners_capabilities_are_left() {
 
 fn a_directory_left_open_is_refused() {
     assert_eq!(confined("leak:").code(), Some(1));
+}
+
+fn a_second_thread_is_refused() {
+    assert_eq!(confined("threads:").code(), Some(1));
 }
 
 fn all_rows() -> Vec<filter::Row> {

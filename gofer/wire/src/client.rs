@@ -411,14 +411,14 @@ impl Shared {
         }
     }
 
-    /// Opens a further channel through `channel`. A gofer that refuses is not asked again: calls then wait for the
-    /// channels there are.
+    /// Opens a further channel through `channel`. If the gofer refuses (the host has no thread for it), the next one
+    /// to take the last channel asks again.
     fn open_another(&self, channel: &mut Channel) -> Result<(), Errno> {
         match self.exchange(channel, &Request::NewChannel) {
             Ok(Answer { reply: Reply::Done, descriptor: Some(socket) }) => {
                 self.put_back(Channel::new(socket))
             }
-            Ok(_) => self.pool.lock().opened = MAX_CHANNELS,
+            Ok(_) => self.pool.lock().opened -= 1,
             Err(error) => {
                 self.die();
                 return Err(error);
