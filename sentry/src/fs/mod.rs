@@ -4,4 +4,5 @@
 
 pub mod gofer;
 pub mod host_files;
+pub mod overlay;
 pub mod tmpfs;

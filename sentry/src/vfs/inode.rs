@@ -251,6 +251,17 @@ pub trait FileSystem: Send + Sync {
     }
 }
 
+/// A name in a directory, as [`Inode::names`] lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedName {
+    /// The name.
+    pub name: Box<[u8]>,
+    /// Inode number.
+    pub inode: u64,
+    /// `DT_*`.
+    pub kind: u8,
+}
+
 /// Flags of an extended attribute change (`man 2 setxattr`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrSet {
@@ -421,6 +432,14 @@ pub trait Inode: Send + Sync + Any {
     /// # Errors
     /// `EOPNOTSUPP`: the bytes are elsewhere. The gofer's.
     fn backing(&self) -> SysResult<Arc<crate::memory::HostFile>> {
+        Err(EOPNOTSUPP)
+    }
+
+    /// All names in this directory, without `.` and `..`: for a file system stacked upon this one.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `EOPNOTSUPP`. The gofer's.
+    fn names(&self) -> SysResult<Vec<ListedName>> {
         Err(EOPNOTSUPP)
     }
 

@@ -22,7 +22,7 @@ pub use descriptors::{FD_LIMIT_MAX, FdFlags, FdTable};
 pub use file::{DataOnly, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource};
 pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
-    NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
+    ListedName, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
 };
 pub use mount::{Mount, MountFlags, MountNamespace};
 

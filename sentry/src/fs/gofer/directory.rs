@@ -12,7 +12,7 @@ use wire::{DirEntry, ReadDirFlags};
 
 use super::inode::GoferInode;
 use crate::fs::tmpfs::directory_seek;
-use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps};
+use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps, ListedName};
 
 /// After `.`; the largest positions are left to ext4's end marker.
 const AFTER_DOT: u64 = i64::MAX.cast_unsigned() - 0x1001;
@@ -66,6 +66,24 @@ impl Batch {
 }
 
 impl GoferInode {
+    pub(super) fn all_names(&self) -> SysResult<Vec<ListedName>> {
+        let mut names = Vec::new();
+        let mut cookie = 0;
+        loop {
+            let batch = self.list(cookie)?;
+            let Some(last) = batch.entries.last() else { return Ok(names) };
+            cookie = last.cookie;
+            names.extend(batch.entries.into_iter().map(|entry| ListedName {
+                name: entry.name.into(),
+                inode: entry.ino,
+                kind: entry.kind.dirent_type(),
+            }));
+            if batch.end {
+                return Ok(names);
+            }
+        }
+    }
+
     fn list(&self, cookie: u64) -> SysResult<Batch> {
         let exclusive = self.tree.is_exclusive();
         let flags = if exclusive { ReadDirFlags::ATTRIBUTES } else { ReadDirFlags::empty() };

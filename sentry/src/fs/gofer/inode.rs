@@ -16,8 +16,8 @@ use super::{PRIMED_MAX, Tree};
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
-    Attachments, Attributes, CachePolicy, FileKind, FileOps, FileSystem, Inode, LinkTarget, NewNode,
-    OpenRequest, SetAttributes, XattrSet,
+    Attachments, Attributes, CachePolicy, FileKind, FileOps, FileSystem, Inode, LinkTarget, ListedName,
+    NewNode, OpenRequest, SetAttributes, XattrSet,
 };
 
 /// What a shared descriptor of an inode is good for.
@@ -435,6 +435,10 @@ impl Inode for GoferInode {
             FileKind::Regular => self.descriptor(Use::Read),
             _ => Err(ENODEV),
         }
+    }
+
+    fn names(&self) -> SysResult<Vec<ListedName>> {
+        self.all_names()
     }
 
     fn attachments(&self) -> &Attachments {

@@ -17,6 +17,8 @@ pub mod xattrs;
 
 mod node;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::CString;
 use std::sync::{Arc, OnceLock, Weak};

@@ -18,8 +18,8 @@ use super::xattrs::Xattrs;
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
-    Attachments, Attributes, DeviceNumber, FileKind, FileOps, FileSystem, Inode, LinkTarget, NewKind,
-    NewNode, OpenRequest, SetAttributes, XattrSet, allocate_inode,
+    Attachments, Attributes, DeviceNumber, FileKind, FileOps, FileSystem, Inode, LinkTarget, ListedName,
+    NewKind, NewNode, OpenRequest, SetAttributes, XattrSet, allocate_inode,
 };
 
 /// As Linux shows it: each name of a directory adds this to its size (`BOGO_DIRENT_SIZE`), and so do `.` and `..`.
@@ -492,6 +492,18 @@ impl Inode for Node {
 
     fn backing(&self) -> SysResult<Arc<HostFile>> {
         self.content()?.host_file()
+    }
+
+    fn names(&self) -> SysResult<Vec<ListedName>> {
+        let children = self.children()?.read();
+        let entries = children.names.from_position(0);
+        Ok(entries
+            .map(|(_, name, node)| ListedName {
+                name: (**name).into(),
+                inode: node.number,
+                kind: node.kind.directory_entry_type(),
+            })
+            .collect())
     }
 
     fn attachments(&self) -> &Attachments {
