@@ -9,6 +9,9 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use parking_lot::Mutex;
 
+/// The host's clocks.
+pub use nix::time::ClockId as HostClock;
+
 /// Nanoseconds per second.
 pub const SECOND_NS: u64 = 1_000_000_000;
 

@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod clone_exec_exit;
+pub mod descriptor_files;
 pub mod identity;
 pub mod memory_map;
+pub mod poll_epoll;
 pub mod signals;
 pub mod table;
 pub mod wait;

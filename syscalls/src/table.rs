@@ -179,7 +179,9 @@ pub(crate) use call;
 const FAMILIES: &[&[Entry]] = &[
     crate::clone_exec_exit::CALLS,
     crate::identity::CALLS,
+    crate::descriptor_files::CALLS,
     crate::memory_map::CALLS,
+    crate::poll_epoll::CALLS,
     crate::signals::CALLS,
     crate::wait::CALLS,
 ];

@@ -2,7 +2,12 @@
 //!
 //! `tmpfs` (files in memory), `gofer` (host files), `overlay` (memory over anything), `dev`. See README.md.
 
+pub mod epoll;
+pub mod eventfd;
 pub mod gofer;
 pub mod host_files;
 pub mod overlay;
+pub mod pipe;
+pub mod signalfd;
+pub mod timerfd;
 pub mod tmpfs;
