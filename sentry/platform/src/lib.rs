@@ -22,6 +22,8 @@ use abi::errno::Errno;
 mod host_facts;
 pub mod ptrace;
 mod registers;
+pub mod seccomp;
+mod stub;
 pub use host_facts::auxiliary_value;
 pub use registers::{Architecture, Registers, SyscallRequest};
 

@@ -1,0 +1,588 @@
+//! The kernel's side of one application thread: [`Context`] over a [`Thread`].
+//!
+//! Key types: [`SeccompContext`], [`BirthHandle`] (a spawn that somebody waits for). Operations that need several round
+//! trips are carried on by `dispatch`; polling only starts them and fetches their results.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context as WakeContext, Poll, Waker, ready};
+
+use abi::errno::{self, Errno};
+
+use super::Core;
+use super::dispatch::After;
+use super::frame::Frame;
+use super::memory::{Memory, command_for, is_exit, is_native_allowed};
+use super::slots::{NewChunk, Slot, Space};
+use super::thread::{Birth, Outcome, Progress, Purpose, Stand, State, Thread, call_error};
+use crate::stub::{MAX_COMMANDS, SLOT_FD};
+use crate::{
+    Context, Died, Interrupter, MemoryError, MemoryOperation, Registers, Resume, Spawn, SpawnError, SpawnKind,
+    Trap, UserMemory,
+};
+
+/// One application thread.
+pub struct SeccompContext {
+    core: Arc<Core>,
+    thread: Arc<Thread>,
+    captured: Option<Registers>,
+    memory: Arc<Memory>,
+    interrupter: Arc<ThreadInterrupter>,
+    /// Commands are under way for `poll_memory` or for a new chunk.
+    commanded: bool,
+    job: Option<MemoryJob>,
+    new_chunk: Option<NewChunk>,
+    birth: Option<BirthHandle>,
+}
+
+/// A [`Context::poll_memory`] under way.
+#[derive(Default)]
+struct MemoryJob {
+    /// Operations that took effect.
+    done: usize,
+    /// Operations in the current batch.
+    batch: usize,
+    /// Descriptors installed in the stub.
+    installed: Vec<u64>,
+    error: Option<MemoryError>,
+}
+
+impl SeccompContext {
+    /// A context for a captured thread.
+    pub fn new(core: &Arc<Core>, thread: Arc<Thread>, registers: Registers) -> Box<Self> {
+        thread.process.contexts.fetch_add(1, Ordering::Relaxed);
+        Box::new(Self {
+            core: core.clone(),
+            captured: Some(registers),
+            memory: Arc::new(Memory { tid: thread.tid, max_address: core.layout.max_address }),
+            interrupter: Arc::new(ThreadInterrupter(thread.clone())),
+            thread,
+            commanded: false,
+            job: None,
+            new_chunk: None,
+            birth: None,
+        })
+    }
+
+    /// The host's thread id.
+    #[cfg(test)]
+    pub fn host_tid(&self) -> i32 {
+        self.thread.tid
+    }
+
+    fn after(&self, after: After) {
+        self.core.finish(&self.thread, after);
+    }
+
+    /// Loads the captured registers, or reports the interrupt that came while the thread was held.
+    fn load(&mut self, state: &mut State, id: u64, frame: Frame) -> After {
+        if std::mem::take(&mut state.interrupted) {
+            state.trap = Some(Trap::Interrupted);
+            state.registers = self.captured;
+            return After::Wake(state.waker.take());
+        }
+        if let Some(registers) = self.captured.take() {
+            frame.set_registers(&self.thread.slot, &registers, &self.core.template);
+        }
+        state.stand = Stand::Running;
+        self.core.sent(&self.thread, state, self.core.listener.answer(id, crate::stub::ANSWER_RETURN))
+    }
+
+    fn resume_native(&self, state: &mut State, id: u64, request: crate::SyscallRequest) -> After {
+        let core = &self.core;
+        if !is_native_allowed(&request, &core.layout) {
+            state.stand = Stand::Running;
+            return core.sent(&self.thread, state, core.listener.answer(id, errno::EINVAL.to_return_value()));
+        }
+        if is_exit(&request) {
+            core.let_exit(&self.thread, state);
+            // If this fails, the thread has died already, which is what was wanted.
+            let _ = core.listener.proceed(id);
+            return After::Nothing;
+        }
+        state.stand = Stand::Running;
+        core.sent(&self.thread, state, core.listener.proceed(id))
+    }
+
+    /// The frame, if captured.
+    fn frame(&self) -> Result<Frame, Died> {
+        match self.thread.state.lock().stand {
+            Stand::Captured { frame, .. } => Ok(frame),
+            _ => Err(Died),
+        }
+    }
+
+    /// Has the captured thread execute commands.
+    fn start_commands(&mut self, wake: &WakeContext<'_>, commands: Vec<[u64; 7]>) -> Result<(), Died> {
+        let mut state = self.thread.state.lock();
+        let Stand::Captured { id, frame } = state.stand else { return Err(Died) };
+        set_waker(&mut state.waker, wake);
+        state.outcome = None;
+        let after = self.core.command(&self.thread, &mut state, id, frame, commands, Purpose::Memory);
+        drop(state);
+        self.commanded = true;
+        self.after(after);
+        Ok(())
+    }
+
+    /// How the commands ended.
+    fn poll_commands(&mut self, wake: &WakeContext<'_>) -> Poll<Result<Outcome, Died>> {
+        let mut state = self.thread.state.lock();
+        let result = match (state.outcome.take(), &state.stand) {
+            (Some(outcome), _) => Ok(outcome),
+            (None, Stand::Dead) => Err(Died),
+            (None, _) => {
+                set_waker(&mut state.waker, wake);
+                return Poll::Pending;
+            }
+        };
+        self.commanded = false;
+        Poll::Ready(result)
+    }
+
+    /// The id of the notification that holds the captured thread.
+    fn held_id(&self) -> Result<u64, Died> {
+        match self.thread.state.lock().stand {
+            Stand::Captured { id, .. } => Ok(id),
+            _ => Err(Died),
+        }
+    }
+
+    /// Chooses the next batch of a memory job: its commands, or none when the job is over.
+    fn next_batch(
+        &mut self,
+        job: &mut MemoryJob,
+        operations: &[MemoryOperation<'_>],
+    ) -> Result<Vec<[u64; 7]>, Died> {
+        let mut commands = Vec::new();
+        job.batch = 0;
+        while job.error.is_none() && job.done + job.batch < operations.len() {
+            let index = job.done + job.batch;
+            let operation = &operations[index];
+            let file = match operation {
+                MemoryOperation::MapFile { file, .. } => Some(*file),
+                _ => None,
+            };
+            if commands.len() + job.installed.len() + 1 + usize::from(file.is_some()) > MAX_COMMANDS {
+                break;
+            }
+            match self.prepare(job, operation, file)? {
+                Ok(command) => commands.push(command),
+                // Those before it come first; it will fail again on its own.
+                Err(_) if job.batch > 0 => break,
+                Err(errno) => {
+                    job.error = Some(MemoryError::Refused { index, errno });
+                    break;
+                }
+            }
+            job.batch += 1;
+        }
+        commands.extend(job.installed.iter().map(|fd| [libc::SYS_close as u64, *fd, 0, 0, 0, 0, 0]));
+        Ok(commands)
+    }
+
+    fn prepare(
+        &self,
+        job: &mut MemoryJob,
+        operation: &MemoryOperation<'_>,
+        file: Option<std::os::fd::BorrowedFd<'_>>,
+    ) -> Result<Result<[u64; 7], Errno>, Died> {
+        if let Err(errno) = command_for(operation, 0, &self.core.layout) {
+            return Ok(Err(errno));
+        }
+        let mut fd = 0;
+        if let Some(file) = file {
+            match self.core.listener.install(self.held_id()?, file) {
+                Ok(number) => {
+                    job.installed.push(number);
+                    fd = number;
+                }
+                Err(errno::ENOENT | errno::ESRCH) => return Err(Died),
+                Err(errno) => return Ok(Err(errno)),
+            }
+        }
+        Ok(command_for(operation, fd, &self.core.layout))
+    }
+
+    /// Books the outcome of a batch.
+    fn book(job: &mut MemoryJob, outcome: Outcome) {
+        let succeeded = outcome.done.min(job.batch);
+        if let Some(errno) = call_error(outcome.result)
+            && succeeded < job.batch
+        {
+            job.error = Some(MemoryError::Refused { index: job.done + succeeded, errno });
+        }
+        job.done += succeeded;
+        // A close that failed is not tried again: the descriptor is gone all the same.
+        let failed_close = usize::from(outcome.done >= job.batch && call_error(outcome.result).is_some());
+        let closed = (outcome.done - succeeded + failed_close).min(job.installed.len());
+        job.installed.drain(..closed);
+        job.batch = 0;
+    }
+
+    fn poll_job(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        job: &mut MemoryJob,
+        operations: &[MemoryOperation<'_>],
+    ) -> Poll<Result<(), MemoryError>> {
+        loop {
+            if self.commanded {
+                match ready!(self.poll_commands(wake)) {
+                    Ok(outcome) => Self::book(job, outcome),
+                    Err(Died) => return Poll::Ready(Err(MemoryError::Died)),
+                }
+            }
+            let Ok(commands) = self.next_batch(job, operations) else {
+                return Poll::Ready(Err(MemoryError::Died));
+            };
+            if commands.is_empty() {
+                return Poll::Ready(job.error.take().map_or(Ok(()), Err));
+            }
+            if self.start_commands(wake, commands).is_err() {
+                return Poll::Ready(Err(MemoryError::Died));
+            }
+        }
+    }
+
+    /// A slot in this address space for a child, mapping a new chunk if need be.
+    fn poll_slot(&mut self, wake: &mut WakeContext<'_>) -> Poll<Result<Slot, SpawnError>> {
+        let space = self.thread.slot.space.clone();
+        loop {
+            if let Some(chunk) = self.new_chunk {
+                let outcome = ready!(self.poll_commands(wake));
+                self.new_chunk = None;
+                let error = match outcome {
+                    Ok(outcome) => call_error(outcome.result).map(SpawnError::Refused),
+                    Err(Died) => Some(SpawnError::Died),
+                };
+                space.chunk_mapped(chunk, error.is_none());
+                if let Some(error) = error {
+                    return Poll::Ready(Err(error));
+                }
+            }
+            if let Some(slot) = space.take_slot() {
+                return Poll::Ready(Ok(slot));
+            }
+            let chunk = match space.add_chunk() {
+                Ok(chunk) => chunk,
+                Err(errno) => return Poll::Ready(Err(SpawnError::Refused(errno))),
+            };
+            let size = self.core.geometry.chunk_size();
+            let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+            let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
+            let map =
+                [libc::SYS_mmap as u64, chunk.address, size, protection, flags, SLOT_FD as u64, chunk.offset];
+            if self.start_commands(wake, vec![map]).is_err() {
+                space.chunk_mapped(chunk, false);
+                return Poll::Ready(Err(SpawnError::Died));
+            }
+            self.new_chunk = Some(chunk);
+        }
+    }
+}
+
+/// Starts making a child of a captured thread, whose slot is `slot`.
+pub fn start_birth(
+    core: &Arc<Core>,
+    parent: &Arc<Thread>,
+    kind: SpawnKind,
+    slot: Slot,
+    fs_base: Option<u64>,
+) -> Result<BirthHandle, Died> {
+    let mut state = parent.state.lock();
+    let Stand::Captured { id, frame } = state.stand else { return Err(Died) };
+    frame.copy(&parent.slot, &slot);
+    let (flags, stack) = match kind {
+        SpawnKind::Thread => {
+            let flags = libc::CLONE_VM
+                | libc::CLONE_FS
+                | libc::CLONE_FILES
+                | libc::CLONE_SIGHAND
+                | libc::CLONE_THREAD
+                | libc::CLONE_SYSVSEM;
+            (flags, frame.address(&slot))
+        }
+        SpawnKind::SharedSpace => (libc::CLONE_VM | libc::CLONE_PARENT, frame.address(&slot)),
+        SpawnKind::Copy => (libc::CLONE_PARENT, 0),
+    };
+    let tls = fs_base.map_or(0, |_| libc::CLONE_SETTLS);
+    let clone = [
+        libc::SYS_clone as u64,
+        (flags | tls) as u64,
+        stack,
+        0,
+        0,
+        fs_base.unwrap_or(0),
+        // Where a copy finds its own chunk.
+        slot.chunk_offset(),
+    ];
+    let birth = Arc::new(Birth {
+        kind,
+        process: (kind == SpawnKind::Thread).then(|| parent.process.clone()),
+        cleanup: kind == SpawnKind::Copy && parent.slot.space.has_other_chunks(),
+        slot,
+        frame,
+        progress: Progress::default().into(),
+    });
+    core.threads.births.lock().pending += 1;
+    let after = core.command(parent, &mut state, id, frame, vec![clone], Purpose::Spawn(birth.clone()));
+    drop(state);
+    core.finish(parent, after);
+    Ok(BirthHandle(birth))
+}
+
+/// A birth that somebody waits for. Dropped early, the child is killed as soon as it exists.
+pub struct BirthHandle(Arc<Birth>);
+
+impl BirthHandle {
+    /// The child, once both it and its parent stand still.
+    pub fn poll(&self, wake: &WakeContext<'_>) -> Poll<Result<Arc<Thread>, SpawnError>> {
+        let mut progress = self.0.progress.lock();
+        if let Some(error) = progress.error {
+            progress.taken = true;
+            return Poll::Ready(Err(error));
+        }
+        if progress.parent_back
+            && let Some(child) = progress.child.take()
+        {
+            progress.taken = true;
+            return Poll::Ready(Ok(child));
+        }
+        set_waker(&mut progress.waker, wake);
+        Poll::Pending
+    }
+
+    /// Where the child's frame is.
+    pub fn frame(&self) -> Frame {
+        self.0.frame
+    }
+}
+
+impl Drop for BirthHandle {
+    fn drop(&mut self) {
+        let mut progress = self.0.progress.lock();
+        if !progress.taken {
+            progress.abandoned = true;
+            if let Some(child) = &progress.child {
+                child.process.kill();
+            }
+        }
+    }
+}
+
+/// The address space of a new child.
+pub fn child_space(core: &Core, parent: &Slot) -> Result<Slot, Errno> {
+    let space = Space::new(&core.memory, core.geometry, parent.place)?;
+    space.slot(parent.place).ok_or(errno::EIO)
+}
+
+fn set_waker(place: &mut Option<Waker>, wake: &WakeContext<'_>) {
+    match place {
+        Some(waker) if waker.will_wake(wake.waker()) => {}
+        _ => *place = Some(wake.waker().clone()),
+    }
+}
+
+impl Context for SeccompContext {
+    fn resume(&mut self, how: Resume) {
+        let thread = self.thread.clone();
+        let mut state = thread.state.lock();
+        state.trap = None;
+        let after = match (how, &state.stand) {
+            (Resume::Return(value), Stand::Syscall { id, .. }) => {
+                let id = *id;
+                if std::mem::take(&mut state.interrupted) {
+                    thread.process.signal(thread.tid);
+                }
+                state.stand = Stand::Running;
+                self.core.sent(&thread, &mut state, self.core.listener.answer(id, value))
+            }
+            (Resume::Native, Stand::Syscall { id, request }) => {
+                let (id, request) = (*id, *request);
+                if std::mem::take(&mut state.interrupted) {
+                    thread.process.signal(thread.tid);
+                }
+                self.resume_native(&mut state, id, request)
+            }
+            (Resume::Return(value), Stand::Captured { id, frame }) => {
+                let (id, frame) = (*id, *frame);
+                if let Some(registers) = &mut self.captured {
+                    registers.rax = value;
+                }
+                self.load(&mut state, id, frame)
+            }
+            (Resume::Registers, Stand::Captured { id, frame }) => {
+                let (id, frame) = (*id, *frame);
+                self.load(&mut state, id, frame)
+            }
+            (_, Stand::Dead) => After::Nothing,
+            (how, stand) => {
+                tracing::error!(?how, ?stand, "resume does not fit where the thread stands; killing it");
+                thread.process.kill();
+                self.core.dead(&mut state)
+            }
+        };
+        drop(state);
+        self.after(after);
+    }
+
+    fn poll_trap(&mut self, wake: &mut WakeContext<'_>) -> Poll<Trap> {
+        let mut state = self.thread.state.lock();
+        if matches!(state.stand, Stand::Dead) {
+            return Poll::Ready(Trap::Died);
+        }
+        match state.trap.take() {
+            Some(trap) => {
+                self.captured = state.registers.take();
+                Poll::Ready(trap)
+            }
+            None => {
+                set_waker(&mut state.waker, wake);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_capture(&mut self, wake: &mut WakeContext<'_>) -> Poll<Result<(), Died>> {
+        if self.captured.is_some() && !self.commanded {
+            return Poll::Ready(Ok(()));
+        }
+        let thread = self.thread.clone();
+        let mut state = thread.state.lock();
+        match &state.stand {
+            Stand::Dead => return Poll::Ready(Err(Died)),
+            Stand::Captured { .. } => {
+                if let Some(registers) = state.registers.take() {
+                    self.captured = Some(registers);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            Stand::Syscall { id, request } => {
+                let (id, number) = (*id, request.number);
+                set_waker(&mut state.waker, wake);
+                state.stand = Stand::Capturing;
+                // First the signal, then the answer: the handler runs before the application goes on.
+                thread.process.signal(thread.tid);
+                let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, number));
+                drop(state);
+                self.after(after);
+            }
+            _ => set_waker(&mut state.waker, wake),
+        }
+        Poll::Pending
+    }
+
+    fn registers(&mut self) -> Option<&mut Registers> {
+        self.captured.as_mut()
+    }
+
+    fn fp_state(&mut self) -> Result<Vec<u8>, Died> {
+        Ok(self.frame()?.fp_state(&self.thread.slot, &self.core.template))
+    }
+
+    fn set_fp_state(&mut self, state: Option<&[u8]>) -> Result<(), Died> {
+        self.frame()?.set_fp_state(&self.thread.slot, state, &self.core.template);
+        Ok(())
+    }
+
+    fn poll_memory(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        operations: &[MemoryOperation<'_>],
+    ) -> Poll<Result<(), MemoryError>> {
+        if !self.commanded && ready!(self.poll_capture(wake)).is_err() {
+            return Poll::Ready(Err(MemoryError::Died));
+        }
+        let mut job = self.job.take().unwrap_or_default();
+        let result = self.poll_job(wake, &mut job, operations);
+        if result.is_pending() {
+            self.job = Some(job);
+        }
+        result
+    }
+
+    fn poll_spawn(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        spawn: &Spawn,
+    ) -> Poll<Result<Box<dyn Context>, SpawnError>> {
+        if !self.commanded && self.birth.is_none() && ready!(self.poll_capture(wake)).is_err() {
+            return Poll::Ready(Err(SpawnError::Died));
+        }
+        if self.birth.is_none() {
+            let slot = match spawn.kind {
+                SpawnKind::Copy => child_space(&self.core, &self.thread.slot).map_err(SpawnError::Refused),
+                SpawnKind::Thread | SpawnKind::SharedSpace => ready!(self.poll_slot(wake)),
+            };
+            let slot = match slot {
+                Ok(slot) => slot,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            match start_birth(&self.core, &self.thread, spawn.kind, slot, spawn.fs_base) {
+                Ok(birth) => self.birth = Some(birth),
+                Err(Died) => return Poll::Ready(Err(SpawnError::Died)),
+            }
+        }
+        let Some(birth) = &self.birth else { return Poll::Ready(Err(SpawnError::Died)) };
+        let result = ready!(birth.poll(wake));
+        self.birth = None;
+        Poll::Ready(result.map(|child| SeccompContext::new(&self.core, child, spawn.registers) as Box<dyn Context>))
+    }
+
+    fn interrupter(&self) -> Arc<dyn Interrupter> {
+        self.interrupter.clone()
+    }
+
+    fn memory(&self) -> Arc<dyn UserMemory> {
+        self.memory.clone()
+    }
+
+    fn cpu_time_ns(&self) -> (u64, u64) {
+        (self.core.cpu_time_ns(&self.thread), 0)
+    }
+
+    fn kill(&mut self) {
+        self.thread.process.kill();
+        let after = self.core.dead(&mut self.thread.state.lock());
+        self.after(after);
+    }
+}
+
+impl Drop for SeccompContext {
+    fn drop(&mut self) {
+        let thread = self.thread.clone();
+        let last = thread.process.contexts.fetch_sub(1, Ordering::AcqRel) == 1;
+        let mut state = thread.state.lock();
+        if matches!(state.stand, Stand::Dead) {
+            if last {
+                thread.process.kill_if_threads_remain();
+            }
+            return;
+        }
+        state.waker = None;
+        let after = if last {
+            thread.process.kill();
+            self.core.dead(&mut state)
+        } else {
+            self.core.orphan(&thread, &mut state)
+        };
+        drop(state);
+        self.after(after);
+    }
+}
+
+/// Interrupts a thread.
+#[derive(Debug)]
+struct ThreadInterrupter(Arc<Thread>);
+
+impl Interrupter for ThreadInterrupter {
+    fn interrupt(&self) {
+        let mut state = self.0.state.lock();
+        match state.stand {
+            Stand::Running => self.0.process.signal(self.0.tid),
+            Stand::Dead => {}
+            _ => state.interrupted = true,
+        }
+    }
+}

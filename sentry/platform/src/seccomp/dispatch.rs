@@ -1,0 +1,435 @@
+//! What happens when a notification arrives: the receiving half of the protocol (README.md has the diagram).
+//!
+//! Everything here is driven by hostile processes. The rule is: a call is the stub's only if it comes from the
+//! stub's own instruction *and* the state expects it *and* it is exactly what was asked; in a running thread
+//! anything else is an ordinary system call of the application, and in a thread that executes
+//! commands anything else ends its process.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use abi::errno;
+
+use super::Core;
+use super::frame::Frame;
+use super::notification::{AUDIT_ARCH_X86_64, Notification};
+use super::seed::{INTERRUPT_SIGNAL, write_commands};
+use super::thread::{Batch, Birth, Outcome, Process, Purpose, Stand, State, Thread, call_error};
+use crate::stub::{CALL_BORN, CALL_READY, SLOT_FD};
+use crate::{Architecture, SpawnError, SpawnKind, SyscallRequest, Trap};
+
+/// What is left to do once a thread's lock is released.
+#[derive(Debug)]
+pub enum After {
+    /// Nothing.
+    Nothing,
+    /// Wake somebody.
+    Wake(Option<Waker>),
+    /// A `clone` succeeded: the child has this tid.
+    Claim(Arc<Birth>, i32),
+    /// A `clone` failed or its maker died.
+    Abandon(Arc<Birth>, SpawnError, Option<Waker>),
+    /// A child stands still.
+    Born(Arc<Birth>),
+}
+
+impl Core {
+    /// Handles one notification; returns whether it woke anybody.
+    pub fn dispatch(&self, call: Notification) -> bool {
+        let tid = call.tid.cast_signed();
+        let first_call = call.ip == self.labels.map_ip || call.ip == self.labels.born_ip;
+        let known = self.threads.get(tid);
+        let thread = match known {
+            Some(thread) if !first_call => thread,
+            known => match self.park(call, known) {
+                Some(thread) => thread,
+                None => return false,
+            },
+        };
+        self.deliver(&thread, call)
+    }
+
+    /// Puts a call aside that may be a newborn's first, until its parent has told the newborn's tid. Returns the thread if
+    /// it turns out to be known.
+    fn park(&self, call: Notification, known: Option<Arc<Thread>>) -> Option<Arc<Thread>> {
+        let mut births = self.threads.births.lock();
+        // Again, now that nobody can be claiming.
+        let known = self.threads.get(call.tid.cast_signed()).or(known);
+        if let Some(thread) = known
+            && (births.pending == 0 || matches!(thread.state.lock().stand, Stand::Newborn(_)))
+        {
+            return Some(thread);
+        }
+        if births.pending == 0 {
+            drop(births);
+            kill_unknown(call.tid.cast_signed());
+            return None;
+        }
+        births.parked.insert(call.tid.cast_signed(), call);
+        None
+    }
+
+    fn deliver(&self, thread: &Arc<Thread>, call: Notification) -> bool {
+        let after = self.advance(thread, &mut thread.state.lock(), call);
+        self.finish(thread, after)
+    }
+
+    /// Carries out what had to wait for the thread's lock. Returns whether somebody was woken.
+    pub fn finish(&self, thread: &Arc<Thread>, after: After) -> bool {
+        match after {
+            After::Nothing => false,
+            After::Wake(waker) => wake(waker),
+            After::Claim(birth, tid) => self.claim(&birth, tid) | self.release_seed(thread),
+            After::Abandon(birth, error, waker) => {
+                if birth.kind != SpawnKind::Copy {
+                    birth.slot.space.release_slot(birth.slot.place);
+                }
+                self.forget_birth();
+                self.release_seed(thread);
+                let woken = wake(birth.advance(|progress| progress.error = Some(error)));
+                wake(waker) | woken
+            }
+            After::Born(birth) => {
+                if birth.progress.lock().abandoned {
+                    thread.process.kill();
+                }
+                wake(birth.advance(|progress| progress.child = Some(thread.clone())))
+            }
+        }
+    }
+
+    /// Moves a thread's state on by one notification.
+    fn advance(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
+        match &mut state.stand {
+            Stand::Running => self.from_running(thread, state, call),
+            Stand::Capturing => match self.handler_frame(thread, &call) {
+                Some((frame, INTERRUPT_SIGNAL)) => self.captured(thread, state, call.id, frame),
+                _ => self.condemn(thread, state),
+            },
+            Stand::Commanded(batch) => {
+                if self.is_expected(batch, &call) {
+                    self.proceed_command(thread, state, call.id)
+                } else {
+                    self.finish_batch(thread, state, &call)
+                }
+            }
+            Stand::Newborn(birth) => {
+                let birth = birth.clone();
+                self.from_newborn(thread, state, &call, birth)
+            }
+            // A held thread makes no calls, and a dead one no others.
+            Stand::Syscall { .. } | Stand::Captured { .. } | Stand::Dead => self.condemn(thread, state),
+        }
+    }
+
+    fn from_running(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
+        if let Some((frame, signal)) = self.handler_frame(thread, &call) {
+            state.trap = Some(if signal == INTERRUPT_SIGNAL {
+                Trap::Interrupted
+            } else {
+                Trap::Fault(frame.fault(&thread.slot, signal as u8))
+            });
+            return self.captured(thread, state, call.id, frame);
+        }
+        if state.orphan {
+            state.stand = Stand::Capturing;
+            thread.process.signal(thread.tid);
+            return self.sent(thread, state, self.listener.answer(call.id, errno::EINTR.to_return_value()));
+        }
+        let request = SyscallRequest {
+            number: u64::from(call.number.cast_unsigned()),
+            arguments: call.arguments,
+            ip: call.ip,
+            architecture: if call.architecture == AUDIT_ARCH_X86_64 {
+                Architecture::X86_64
+            } else {
+                Architecture::I386
+            },
+        };
+        state.stand = Stand::Syscall { id: call.id, request };
+        state.trap = Some(Trap::Syscall(request));
+        After::Wake(state.waker.take())
+    }
+
+    /// The frame and signal, if this is the stub's handler reporting one that holds water.
+    fn handler_frame(&self, thread: &Thread, call: &Notification) -> Option<(Frame, i32)> {
+        if call.ip != self.labels.ready_ip || call.number as u64 != CALL_READY {
+            return None;
+        }
+        let signal = i32::try_from(call.arguments[2]).ok()?;
+        let known = [INTERRUPT_SIGNAL, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
+        // The handler reports before any command: no commands done.
+        if !known.contains(&signal) || call.arguments[3] != 0 {
+            return None;
+        }
+        Some((Frame::validate(&thread.slot, call.arguments[0], &self.template)?, signal))
+    }
+
+    /// Ends a captured thread.
+    pub fn exit(&self, thread: &Arc<Thread>, state: &mut State, id: u64, frame: Frame) -> After {
+        self.command(thread, state, id, frame, vec![EXIT], Purpose::Exit)
+    }
+
+    fn captured(&self, thread: &Arc<Thread>, state: &mut State, id: u64, frame: Frame) -> After {
+        if state.orphan {
+            return self.exit(thread, state, id, frame);
+        }
+        state.stand = Stand::Captured { id, frame };
+        state.registers = Some(frame.registers(&thread.slot));
+        After::Wake(state.waker.take())
+    }
+
+    /// Has a captured thread execute commands.
+    pub fn command(
+        &self,
+        thread: &Arc<Thread>,
+        state: &mut State,
+        id: u64,
+        frame: Frame,
+        commands: Vec<[u64; 7]>,
+        purpose: Purpose,
+    ) -> After {
+        let answer = match &purpose {
+            Purpose::Spawn(birth) if birth.kind == SpawnKind::Copy => crate::stub::ANSWER_SPAWN_COPY,
+            Purpose::Spawn(_) => crate::stub::ANSWER_SPAWN_SHARING,
+            _ => commands.len() as u64,
+        };
+        write_commands(&thread.slot, &commands);
+        state.stand = Stand::Commanded(Box::new(Batch { commands, proceeded: 0, frame, purpose }));
+        self.sent(thread, state, self.listener.answer(id, answer))
+    }
+
+    /// Whether a call is exactly the next command of the batch.
+    fn is_expected(&self, batch: &Batch, call: &Notification) -> bool {
+        let (ip, index) = match batch.purpose {
+            // The freezer makes `clone` restart itself (`ERESTARTNOINTR`): the same call again is in order.
+            Purpose::Spawn(_) => (self.labels.clone_ip, 0),
+            _ => (self.labels.command_ip, batch.proceeded),
+        };
+        batch.commands.get(index).is_some_and(|command| {
+            call.ip == ip
+                && call.architecture == AUDIT_ARCH_X86_64
+                && u64::from(call.number.cast_unsigned()) == command[0]
+                && call.arguments == command[1..]
+        })
+    }
+
+    fn proceed_command(&self, thread: &Arc<Thread>, state: &mut State, id: u64) -> After {
+        let Stand::Commanded(batch) = &mut state.stand else { return After::Nothing };
+        batch.proceeded = (batch.proceeded + 1).min(batch.commands.len());
+        if matches!(batch.purpose, Purpose::Exit) {
+            self.let_exit(thread, state);
+        }
+        self.sent(thread, state, self.listener.proceed(id))
+    }
+
+    /// Forgets a thread that is about to execute `exit`, before its tid can be used again.
+    pub fn let_exit(&self, thread: &Thread, state: &mut State) {
+        state.stand = Stand::Dead;
+        self.threads.remove(thread);
+        thread.process.leave(thread.tid);
+        thread.slot.space.release_slot(thread.slot.place);
+    }
+
+    /// The stub says that it is done with its commands.
+    fn finish_batch(&self, thread: &Arc<Thread>, state: &mut State, call: &Notification) -> After {
+        let Stand::Commanded(batch) = &state.stand else { return After::Nothing };
+        let [address, result, _, done, ..] = call.arguments;
+        let failed = call_error(result);
+        // The last command that ran either failed, and was not counted, or all were.
+        let accounted = match failed {
+            Some(_) => done + 1 == batch.proceeded as u64,
+            None => done == batch.proceeded as u64 && batch.proceeded == batch.commands.len(),
+        };
+        let is_ready = call.ip == self.labels.ready_ip && call.number as u64 == CALL_READY;
+        if !is_ready || !accounted || address != batch.frame.address(&thread.slot) {
+            return self.condemn(thread, state);
+        }
+        let (frame, purpose) = (batch.frame, batch.purpose.clone());
+        state.stand = Stand::Captured { id: call.id, frame };
+        match purpose {
+            Purpose::Memory => {
+                state.outcome = Some(Outcome { done: done as usize, result });
+                if state.orphan {
+                    return self.exit(thread, state, call.id, frame);
+                }
+                After::Wake(state.waker.take())
+            }
+            Purpose::Spawn(birth) => match (failed, i32::try_from(result)) {
+                (None, Ok(tid)) => After::Claim(birth, tid),
+                (error, _) => {
+                    After::Abandon(birth, SpawnError::Refused(error.unwrap_or(errno::EAGAIN)), state.waker.take())
+                }
+            },
+            Purpose::Cleanup(birth) => match failed {
+                None => After::Born(birth),
+                Some(_) => self.condemn(thread, state),
+            },
+            Purpose::Exit => self.condemn(thread, state),
+        }
+    }
+
+    fn from_newborn(
+        &self,
+        thread: &Arc<Thread>,
+        state: &mut State,
+        call: &Notification,
+        birth: Arc<Birth>,
+    ) -> After {
+        let frame = birth.frame;
+        let slot = &thread.slot;
+        let map = [
+            slot.chunk_address(),
+            self.geometry.chunk_size(),
+            (libc::PROT_READ | libc::PROT_WRITE) as u64,
+            (libc::MAP_SHARED | libc::MAP_FIXED) as u64,
+            SLOT_FD as u64,
+            slot.chunk_offset(),
+        ];
+        let is = |ip: u64, number: u64| {
+            call.ip == ip && call.architecture == AUDIT_ARCH_X86_64 && call.number as u64 == number
+        };
+        let copy = birth.kind == SpawnKind::Copy;
+        if copy && is(self.labels.map_ip, libc::SYS_mmap as u64) && call.arguments == map {
+            return self.sent(thread, state, self.listener.proceed(call.id));
+        }
+        if !is(self.labels.born_ip, CALL_BORN) || call.arguments[0] != frame.address(slot) {
+            return self.condemn(thread, state);
+        }
+        if birth.cleanup {
+            let (low, high) = (slot.chunk_address(), slot.chunk_address() + self.geometry.chunk_size());
+            let unmap = |start: u64, end: u64| [libc::SYS_munmap as u64, start, end - start, 0, 0, 0, 0];
+            let commands = [(self.geometry.slots, low), (high, self.geometry.end())]
+                .into_iter()
+                .filter(|(start, end)| start < end)
+                .map(|(start, end)| unmap(start, end))
+                .collect();
+            return self.command(thread, state, call.id, frame, commands, Purpose::Cleanup(birth));
+        }
+        state.stand = Stand::Captured { id: call.id, frame };
+        After::Born(birth)
+    }
+
+    /// Registers a child whose tid its parent has just told.
+    fn claim(&self, birth: &Arc<Birth>, tid: i32) -> bool {
+        let process = birth.process.clone().unwrap_or_else(|| Process::new(tid, birth.slot.space.clone()));
+        let child = Arc::new(Thread {
+            tid,
+            process: process.clone(),
+            slot: birth.slot.clone(),
+            state: State::new(Stand::Newborn(birth.clone())),
+        });
+        process.enter(tid);
+        let (parked, previous, ended) = {
+            let mut births = self.threads.births.lock();
+            let ended = births.ended.remove(&tid) && birth.process.is_none();
+            if birth.process.is_none() && !ended {
+                self.threads.processes.lock().insert(tid, process);
+            }
+            let previous = self.threads.insert(&child);
+            (births.parked.remove(&tid), previous, ended)
+        };
+        let mut woken = false;
+        if let Some(previous) = previous {
+            // Its number is used again, so it is gone.
+            woken |= self.bury(&previous);
+        }
+        if ended {
+            woken |= self.bury(&child);
+        } else if let Some(call) = parked {
+            woken |= self.deliver(&child, call);
+        }
+        woken |= wake(birth.advance(|progress| progress.parent_back = true));
+        self.forget_birth() | woken
+    }
+
+    /// One clone fewer is under way. When it was the last, nobody will claim what is still parked.
+    fn forget_birth(&self) -> bool {
+        let parked = {
+            let mut births = self.threads.births.lock();
+            births.pending = births.pending.saturating_sub(1);
+            if births.pending > 0 {
+                return false;
+            }
+            births.ended.clear();
+            std::mem::take(&mut births.parked)
+        };
+        let mut woken = false;
+        for (tid, call) in parked {
+            match self.threads.get(tid) {
+                Some(thread) => woken |= self.deliver(&thread, call),
+                None => kill_unknown(tid),
+            }
+        }
+        woken
+    }
+
+    /// Kills a process that broke the protocol.
+    fn condemn(&self, thread: &Thread, state: &mut State) -> After {
+        tracing::debug!(tid = thread.tid, stand = ?state.stand, "stub protocol broken, killing the process");
+        thread.process.kill();
+        self.dead(state)
+    }
+
+    /// Declares a thread dead.
+    pub fn dead(&self, state: &mut State) -> After {
+        let waker = state.waker.take();
+        match std::mem::replace(&mut state.stand, Stand::Dead) {
+            Stand::Dead => After::Nothing,
+            Stand::Newborn(birth) => After::Wake(birth.advance(fail_birth)),
+            Stand::Commanded(batch) => match batch.purpose {
+                Purpose::Spawn(birth) => After::Abandon(birth, SpawnError::Died, waker),
+                Purpose::Cleanup(birth) => After::Wake(birth.advance(fail_birth)),
+                Purpose::Memory | Purpose::Exit => After::Wake(waker),
+            },
+            _ => After::Wake(waker),
+        }
+    }
+
+    /// Lets the next blank space be made, if this is the seed.
+    fn release_seed(&self, thread: &Thread) -> bool {
+        if thread.tid != self.seed.tid {
+            return false;
+        }
+        let waiters = {
+            let mut line = self.seed_line.lock();
+            line.busy = false;
+            std::mem::take(&mut line.waiters)
+        };
+        let any = !waiters.is_empty();
+        waiters.into_iter().for_each(Waker::wake);
+        any
+    }
+
+    /// Declares a thread dead whose host thread is gone.
+    pub fn bury(&self, thread: &Arc<Thread>) -> bool {
+        self.threads.remove(thread);
+        thread.slot.space.release_slot(thread.slot.place);
+        let after = self.dead(&mut thread.state.lock());
+        self.finish(thread, after)
+    }
+
+    /// After an answer: if it could not be delivered, the thread was killed.
+    pub fn sent(&self, thread: &Thread, state: &mut State, result: Result<(), errno::Errno>) -> After {
+        match result {
+            Ok(()) => After::Nothing,
+            Err(_) => self.condemn(thread, state),
+        }
+    }
+}
+
+const EXIT: [u64; 7] = [libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0];
+
+fn fail_birth(progress: &mut super::thread::Progress) {
+    progress.error.get_or_insert(SpawnError::Refused(errno::EAGAIN));
+}
+
+fn wake(waker: Option<Waker>) -> bool {
+    waker.map(Waker::wake).is_some()
+}
+
+/// Kills a stub that nobody will ever know: its parent died while making it.
+fn kill_unknown(tid: i32) {
+    // SAFETY: no memory is involved; the thread is blocked in a call that we have just received.
+    unsafe { libc::syscall(libc::SYS_tkill, tid, libc::SIGKILL) };
+}

@@ -1,0 +1,185 @@
+//! What applications' memory may have done to it: copies from outside, commands, and calls executed as they stand.
+//!
+//! Key types: [`Memory`] ([`UserMemory`] by `process_vm_readv(2)`). Invariant: nothing here reaches
+//! addresses at or above [`Layout::max_address`], where the stub and its slots are.
+
+use abi::errno::{self, Errno};
+
+use super::notification::last_error;
+use crate::{Architecture, Layout, MemoryOperation, Protection, Sharing, SyscallRequest, UserMemory};
+
+/// The memory a thread sees.
+#[derive(Debug)]
+pub struct Memory {
+    /// Host thread id.
+    pub tid: i32,
+    /// Where it ends.
+    pub max_address: u64,
+}
+
+impl Memory {
+    fn remote(&self, address: u64, length: usize) -> Result<libc::iovec, Errno> {
+        let room = self.max_address.checked_sub(address).filter(|room| *room > 0).ok_or(errno::EFAULT)?;
+        let length = usize::try_from(room).map_or(length, |room| length.min(room));
+        Ok(libc::iovec { iov_base: address as *mut _, iov_len: length })
+    }
+}
+
+fn transferred(result: isize) -> Result<usize, Errno> {
+    match usize::try_from(result) {
+        Ok(0) => Err(errno::EFAULT),
+        Ok(count) => Ok(count),
+        // A thread that is gone has no memory.
+        Err(_) => match last_error() {
+            errno::ESRCH | errno::EINVAL => Err(errno::EFAULT),
+            error => Err(error),
+        },
+    }
+}
+
+impl UserMemory for Memory {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let remote = self.remote(address, buffer.len())?;
+        let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: remote.iov_len };
+        // SAFETY: the local vector is within `buffer`; the remote one is in another process.
+        transferred(unsafe { libc::process_vm_readv(self.tid, &raw const local, 1, &raw const remote, 1, 0) })
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let remote = self.remote(address, bytes.len())?;
+        let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: remote.iov_len };
+        // SAFETY: the local vector is within `bytes` and only read; the remote one is in another process.
+        transferred(unsafe { libc::process_vm_writev(self.tid, &raw const local, 1, &raw const remote, 1, 0) })
+    }
+
+    fn compare_exchange_u32(&self, _address: u64, _expected: u32, _new: u32) -> Result<u32, Errno> {
+        // There is no atomic access to another process's memory from outside of it.
+        Err(errno::EOPNOTSUPP)
+    }
+}
+
+fn check_range(address: u64, length: u64, layout: &Layout) -> Result<(), Errno> {
+    match address.checked_add(length.next_multiple_of(4096)) {
+        Some(end) if end <= layout.max_address && length <= layout.max_address => Ok(()),
+        _ => Err(errno::EINVAL),
+    }
+}
+
+fn protection_bits(protection: Protection) -> u64 {
+    let bit = |wanted: bool, bit: i32| if wanted { bit as u64 } else { 0 };
+    bit(protection.read, libc::PROT_READ)
+        | bit(protection.write, libc::PROT_WRITE)
+        | bit(protection.execute, libc::PROT_EXEC)
+}
+
+/// The command that carries out an operation; `fd` is where its file is in the stub.
+///
+/// # Errors
+/// `EINVAL` for what would touch reserved addresses.
+pub fn command_for(operation: &MemoryOperation<'_>, fd: u64, layout: &Layout) -> Result<[u64; 7], Errno> {
+    let call = |number: libc::c_long, arguments: [u64; 6]| {
+        let [a, b, c, d, e, f] = arguments;
+        [number as u64, a, b, c, d, e, f]
+    };
+    Ok(match *operation {
+        MemoryOperation::MapAnonymous { address, length, protection, reserve } => {
+            check_range(address, length, layout)?;
+            let reserve = if reserve { 0 } else { libc::MAP_NORESERVE };
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | reserve;
+            call(libc::SYS_mmap, [address, length, protection_bits(protection), flags as u64, u64::MAX, 0])
+        }
+        MemoryOperation::MapFile { address, length, protection, sharing, offset, .. } => {
+            check_range(address, length, layout)?;
+            let sharing = match sharing {
+                Sharing::Shared => libc::MAP_SHARED,
+                Sharing::Private => libc::MAP_PRIVATE,
+            };
+            let flags = (sharing | libc::MAP_FIXED) as u64;
+            call(libc::SYS_mmap, [address, length, protection_bits(protection), flags, fd, offset])
+        }
+        MemoryOperation::Unmap { address, length } => {
+            check_range(address, length, layout)?;
+            call(libc::SYS_munmap, [address, length, 0, 0, 0, 0])
+        }
+        MemoryOperation::Protect { address, length, protection } => {
+            check_range(address, length, layout)?;
+            call(libc::SYS_mprotect, [address, length, protection_bits(protection), 0, 0, 0])
+        }
+        MemoryOperation::Move { from, from_length, to, to_length } => {
+            check_range(from, from_length, layout)?;
+            check_range(to, to_length, layout)?;
+            let flags = if from == to { 0 } else { (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64 };
+            let to = if from == to { 0 } else { to };
+            call(libc::SYS_mremap, [from, from_length, to_length, flags, to, 0])
+        }
+        MemoryOperation::Advise { address, length, advice } => {
+            check_range(address, length, layout)?;
+            if !is_harmless_advice(advice.cast_unsigned().into()) {
+                return Err(errno::EINVAL);
+            }
+            call(libc::SYS_madvise, [address, length, advice.cast_unsigned().into(), 0, 0, 0])
+        }
+        MemoryOperation::SetFsBase(base) => call(libc::SYS_arch_prctl, [ARCH_SET_FS, base, 0, 0, 0, 0]),
+        MemoryOperation::SetGsBase(base) => call(libc::SYS_arch_prctl, [ARCH_SET_GS, base, 0, 0, 0, 0]),
+    })
+}
+
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+
+/// Advice that concerns the caller's own pages only (`man 2 madvise`): not `MADV_REMOVE`, which reaches
+/// the file, nor memory-failure injection, nor page merging, which leaks what others' pages hold.
+fn is_harmless_advice(advice: u64) -> bool {
+    const ALLOWED: [i32; 16] = [
+        libc::MADV_NORMAL,
+        libc::MADV_RANDOM,
+        libc::MADV_SEQUENTIAL,
+        libc::MADV_WILLNEED,
+        libc::MADV_DONTNEED,
+        libc::MADV_FREE,
+        libc::MADV_HUGEPAGE,
+        libc::MADV_NOHUGEPAGE,
+        libc::MADV_DONTDUMP,
+        libc::MADV_DODUMP,
+        libc::MADV_WIPEONFORK,
+        libc::MADV_KEEPONFORK,
+        libc::MADV_COLD,
+        libc::MADV_PAGEOUT,
+        libc::MADV_POPULATE_READ,
+        libc::MADV_POPULATE_WRITE,
+    ];
+    ALLOWED.iter().any(|allowed| allowed.cast_unsigned() as u64 == advice)
+}
+
+/// Whether the host may execute an application's call as it stands. Its registers cannot change while
+/// it is blocked, so what is checked here is what is executed.
+pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout) -> bool {
+    if request.architecture != Architecture::X86_64 {
+        return false;
+    }
+    let [address, length, third, flags, ..] = request.arguments;
+    let in_range = || check_range(address, length, layout).is_ok();
+    match i64::try_from(request.number).unwrap_or(-1) {
+        libc::SYS_munmap | libc::SYS_mprotect => in_range(),
+        libc::SYS_madvise => in_range() && is_harmless_advice(u64::from(third as u32)),
+        libc::SYS_mmap => {
+            let needed = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
+            let allowed = needed | (libc::MAP_NORESERVE | libc::MAP_POPULATE | libc::MAP_STACK) as u64;
+            in_range() && flags & needed == needed && flags & !allowed == 0
+        }
+        libc::SYS_arch_prctl => [ARCH_SET_FS, ARCH_SET_GS].contains(&(address & 0xffff_ffff)),
+        libc::SYS_sched_yield | libc::SYS_exit | libc::SYS_exit_group => true,
+        _ => false,
+    }
+}
+
+/// Whether the call ends the thread.
+pub fn is_exit(request: &SyscallRequest) -> bool {
+    [libc::SYS_exit, libc::SYS_exit_group].contains(&(request.number as i64))
+}

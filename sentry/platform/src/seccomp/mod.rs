@@ -1,0 +1,279 @@
+//! The default platform: seccomp user notification.
+//!
+//! Every system call of every stub process blocks until the sentry answers it through one listener. The worker that
+//! receives a call answers it: two host calls per simple system call. README.md (in the crate's folder) has the protocol.
+//!
+//! Key types: [`SeccompPlatform`], `Core` (its shared state). Neighbours: `crate::stub`, the code inside the processes.
+//! Invariant: a host tid is in the table from the moment its first call is believed until just before it may be used again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as WakeContext, Poll, Waker};
+
+use abi::errno::{self, Errno};
+use parking_lot::Mutex;
+
+use crate::stub::{Geometry, Labels};
+use crate::{Affinity, Context, HostRule, Layout, NewSpace, Platform, Registers, SpawnError, SpawnKind};
+use context::{BirthHandle, SeccompContext, child_space, start_birth};
+use frame::FpTemplate;
+use notification::Listener;
+use slots::SlotMemory;
+use thread::{Process, Stand, State, Thread, Threads};
+use worker::Workers;
+
+mod context;
+mod dispatch;
+mod frame;
+mod memory;
+mod notification;
+mod rules;
+mod seed;
+mod slots;
+mod thread;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use seed::SetupError;
+
+/// See the module's documentation.
+pub struct SeccompPlatform {
+    core: Arc<Core>,
+}
+
+/// What all contexts share.
+pub(crate) struct Core {
+    listener: Listener,
+    labels: Labels,
+    geometry: Geometry,
+    layout: Layout,
+    template: FpTemplate,
+    memory: Arc<SlotMemory>,
+    threads: Threads,
+    workers: Workers,
+    seed: Arc<Thread>,
+    seed_line: Mutex<SeedLine>,
+    seed_died: AtomicBool,
+}
+
+/// Who uses the seed; it makes one process at a time.
+#[derive(Default)]
+struct SeedLine {
+    busy: bool,
+    waiters: VecDeque<Waker>,
+}
+
+impl SeccompPlatform {
+    /// Starts the platform: forks the seed process. To be called before the sentry starts threads and before it locks itself
+    /// down, but in its final namespaces and with its final identity.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn new() -> Result<Self, SetupError> {
+        let workers =
+            Workers::new().map_err(|errno| SetupError { step: "install the kick signal", errno, hint: "" })?;
+        let seed = seed::start()?;
+        let process = Process::new(seed.pid, seed.slot.space.clone());
+        process.enter(seed.pid);
+        let thread = Arc::new(Thread {
+            tid: seed.pid,
+            process: process.clone(),
+            slot: seed.slot,
+            state: State::new(Stand::Captured { id: seed.held, frame: seed.frame }),
+        });
+        let threads = Threads::new();
+        threads.insert(&thread);
+        threads.processes.lock().insert(seed.pid, process);
+        let core = Core {
+            listener: seed.listener,
+            labels: seed.labels,
+            geometry: seed.geometry,
+            layout: seed.layout,
+            template: seed.template,
+            memory: seed.memory,
+            threads,
+            workers,
+            seed: thread,
+            seed_line: Mutex::default(),
+            seed_died: AtomicBool::new(false),
+        };
+        Ok(Self { core: Arc::new(core) })
+    }
+}
+
+impl Drop for SeccompPlatform {
+    fn drop(&mut self) {
+        // No new spaces without the platform; contexts that remain keep the rest alive.
+        self.core.seed.process.kill();
+    }
+}
+
+impl Core {
+    /// Ends a thread whose context is gone, at its next opportunity.
+    fn orphan(&self, thread: &Arc<Thread>, state: &mut State) -> dispatch::After {
+        state.orphan = true;
+        match &state.stand {
+            Stand::Running => {
+                thread.process.signal(thread.tid);
+                dispatch::After::Nothing
+            }
+            Stand::Syscall { id, .. } => {
+                let id = *id;
+                state.stand = Stand::Capturing;
+                thread.process.signal(thread.tid);
+                self.sent(thread, state, self.listener.answer(id, errno::EINTR.to_return_value()))
+            }
+            Stand::Captured { id, frame } => {
+                let (id, frame) = (*id, *frame);
+                self.exit(thread, state, id, frame)
+            }
+            _ => dispatch::After::Nothing,
+        }
+    }
+
+    /// Processor time of a thread. The host tells it only per process: the leader's context reports the whole
+    /// process, the others nothing, so that sums over a process are right.
+    fn cpu_time_ns(&self, thread: &Thread) -> u64 {
+        if thread.tid != thread.process.pid {
+            return 0;
+        }
+        // `man 2 clock_getres`, "Dynamic clocks" in the kernel's posix-timers.h: CPUCLOCK_SCHED of a process.
+        const CPUCLOCK_SCHED: i32 = 2;
+        let clock = (!thread.process.pid) << 3 | CPUCLOCK_SCHED;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the structure is writable.
+        if unsafe { libc::clock_gettime(clock, &raw mut time) } < 0 {
+            return 0;
+        }
+        (time.tv_sec * 1_000_000_000 + time.tv_nsec).cast_unsigned()
+    }
+
+    fn reap_one(&self) -> bool {
+        // SAFETY: all-zero is a valid siginfo_t, which waitid fills.
+        let pid = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+            if libc::waitid(libc::P_ALL, 0, &raw mut info, options) < 0 {
+                return false;
+            }
+            info.si_pid()
+        };
+        if pid == 0 {
+            return false;
+        }
+        let process = {
+            let mut births = self.threads.births.lock();
+            let process = self.threads.processes.lock().remove(&pid);
+            if process.is_none() && births.pending > 0 {
+                births.ended.insert(pid);
+            }
+            process
+        };
+        let threads = process.map(|process| (process.end(), process));
+        // SAFETY: no memory is involved; nobody uses the pid any more.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+        if let Some((tids, process)) = threads {
+            for tid in tids {
+                if let Some(thread) = self.threads.get(tid).filter(|thread| Arc::ptr_eq(&thread.process, &process)) {
+                    self.bury(&thread);
+                }
+            }
+        }
+        if pid == self.seed.tid {
+            self.seed_died.store(true, Ordering::Release);
+            self.workers.kick();
+        }
+        true
+    }
+}
+
+/// A [`Platform::poll_new_space`] under way.
+struct SpaceUnderWay(BirthHandle);
+
+impl Platform for SeccompPlatform {
+    fn name(&self) -> &'static str {
+        "seccomp"
+    }
+
+    fn layout(&self) -> Layout {
+        self.core.layout
+    }
+
+    fn poll_new_space(
+        &self,
+        wake: &mut WakeContext<'_>,
+        request: &mut NewSpace,
+    ) -> Poll<Result<Box<dyn Context>, Errno>> {
+        let core = &self.core;
+        let under_way = request.progress.take().and_then(|progress| progress.downcast::<SpaceUnderWay>().ok());
+        let under_way = match under_way {
+            Some(under_way) => under_way,
+            None => {
+                let mut line = core.seed_line.lock();
+                if line.busy {
+                    line.waiters.push_back(wake.waker().clone());
+                    return Poll::Pending;
+                }
+                let slot = child_space(core, &core.seed.slot)?;
+                line.busy = true;
+                drop(line);
+                match start_birth(core, &core.seed, SpawnKind::Copy, slot, None) {
+                    Ok(birth) => Box::new(SpaceUnderWay(birth)),
+                    Err(_) => return Poll::Ready(Err(errno::EIO)),
+                }
+            }
+        };
+        match under_way.0.poll(wake) {
+            Poll::Pending => {
+                request.progress = Some(under_way);
+                Poll::Pending
+            }
+            Poll::Ready(Ok(child)) => {
+                under_way.0.frame().set_fp_state(&child.slot, None, &core.template);
+                under_way.0.frame().reset_segments(&child.slot, &core.template);
+                Poll::Ready(Ok(SeccompContext::new(core, child, Registers::default())))
+            }
+            Poll::Ready(Err(SpawnError::Refused(errno))) => Poll::Ready(Err(errno)),
+            Poll::Ready(Err(SpawnError::Died)) => Poll::Ready(Err(errno::EIO)),
+        }
+    }
+
+    fn wait(&self) -> Result<(), Errno> {
+        let core = &self.core;
+        loop {
+            if core.seed_died.load(Ordering::Acquire) {
+                return Err(errno::ECHILD);
+            }
+            match core.workers.waiting(|word| core.listener.receive(word)) {
+                None | Some(Err(errno::EINTR)) => return Ok(()),
+                Some(Ok(call)) => {
+                    if core.dispatch(call) {
+                        return Ok(());
+                    }
+                }
+                // The caller was killed before we looked.
+                Some(Err(errno::ENOENT)) => {}
+                Some(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn kick(&self) {
+        self.core.workers.kick();
+    }
+
+    fn affinity(&self) -> Affinity {
+        Affinity::Any
+    }
+
+    fn reap(&self) {
+        while self.core.reap_one() {}
+    }
+
+    fn host_rules(&self) -> &'static [HostRule] {
+        rules::HOST_RULES
+    }
+}

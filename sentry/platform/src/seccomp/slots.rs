@@ -1,0 +1,348 @@
+//! The memory of all slots: one memfd, mapped once by the sentry, chunk by chunk by the stubs.
+//!
+//! Key types: [`SlotMemory`] (the memfd and its free chunks), [`Space`] (which chunks one application address space
+//! maps, and where), [`Slot`] (one thread's slot, from both sides). Everything in a slot is
+//! hostile: [`Slot`] only copies words and bytes, once, within bounds.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use abi::errno::{self, Errno};
+use parking_lot::Mutex;
+
+use super::notification::last_error;
+use crate::stub::{CHUNK_SLOTS, Geometry};
+
+/// Most chunks, hence processes, of one sandbox.
+pub const MAX_CHUNKS: u64 = 32768;
+
+/// The slots' memory as the sentry sees it.
+#[derive(Debug)]
+pub struct SlotMemory {
+    base: *mut u8,
+    length: usize,
+    /// Needed until the seed holds its own copy.
+    file: OwnedFd,
+    chunk_size: u64,
+    free: Mutex<Chunks>,
+}
+
+// SAFETY: `base` is a mapping that lives as long as the value and is only accessed by bounded volatile or byte
+// copies through `Slot`; several threads may do that at once because the bytes carry no invariant.
+unsafe impl Send for SlotMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SlotMemory {}
+
+#[derive(Debug)]
+struct Chunks {
+    never_used: u64,
+    returned: Vec<u64>,
+}
+
+impl SlotMemory {
+    /// Makes and maps the (sparse) memory.
+    ///
+    /// # Errors
+    /// Those of `memfd_create(2)`, `ftruncate(2)`, `mmap(2)`.
+    pub fn new(geometry: &Geometry) -> Result<Self, Errno> {
+        let length = MAX_CHUNKS * geometry.chunk_size();
+        let file = memfd(c"runsc-slots", length)?;
+        seal(&file, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL)?;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length as usize,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(last_error());
+        }
+        // SAFETY: the range is the mapping just made. The seed must not inherit it.
+        unsafe { libc::madvise(base, length as usize, libc::MADV_DONTFORK) };
+        Ok(Self {
+            base: base.cast(),
+            length: length as usize,
+            file,
+            chunk_size: geometry.chunk_size(),
+            free: Mutex::new(Chunks { never_used: 0, returned: Vec::new() }),
+        })
+    }
+
+    /// The memfd.
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    fn allocate(&self) -> Result<u64, Errno> {
+        let mut free = self.free.lock();
+        if let Some(chunk) = free.returned.pop() {
+            return Ok(chunk);
+        }
+        if free.never_used == MAX_CHUNKS {
+            return Err(errno::EAGAIN);
+        }
+        free.never_used += 1;
+        Ok(free.never_used - 1)
+    }
+
+    /// Gives a chunk's pages back, so that its next user finds zeros.
+    fn release(&self, chunk: u64) {
+        // SAFETY: the chunk lies inside our mapping; its contents are nobody's any more.
+        unsafe {
+            libc::madvise(
+                self.base.add((chunk * self.chunk_size) as usize).cast(),
+                self.chunk_size as usize,
+                libc::MADV_REMOVE,
+            );
+        }
+        self.free.lock().returned.push(chunk);
+    }
+}
+
+impl Drop for SlotMemory {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; every `Slot` holds the memory alive through its space.
+        unsafe { libc::munmap(self.base.cast(), self.length) };
+    }
+}
+
+/// One application address space: the chunks it maps. Shared by processes that share memory.
+#[derive(Debug)]
+pub struct Space {
+    memory: Arc<SlotMemory>,
+    geometry: Geometry,
+    chunks: Mutex<Vec<Chunk>>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    /// Which of the address space's chunk places.
+    place: u64,
+    /// Which chunk of the memory.
+    number: u64,
+    used: u16,
+    /// Whether the address space maps it already.
+    mapped: bool,
+}
+
+/// A chunk that must be mapped before its slots can be used.
+#[derive(Clone, Copy, Debug)]
+pub struct NewChunk {
+    /// Where.
+    pub address: u64,
+    /// Offset in the memfd.
+    pub offset: u64,
+    place: u64,
+}
+
+impl Space {
+    /// A space whose only chunk lies at `place`, with `index` used.
+    ///
+    /// # Errors
+    /// `EAGAIN`: [`MAX_CHUNKS`].
+    pub fn new(memory: &Arc<SlotMemory>, geometry: Geometry, like: SlotPlace) -> Result<Arc<Self>, Errno> {
+        let number = memory.allocate()?;
+        let chunk = Chunk { place: like.chunk, number, used: 1 << like.index, mapped: true };
+        Ok(Arc::new(Self { memory: memory.clone(), geometry, chunks: Mutex::new(vec![chunk]) }))
+    }
+
+    /// The slot at a place that is known to be used.
+    pub fn slot(self: &Arc<Self>, place: SlotPlace) -> Option<Slot> {
+        let chunks = self.chunks.lock();
+        let chunk = chunks.iter().find(|chunk| chunk.place == place.chunk)?;
+        Some(self.make(place, chunk.number))
+    }
+
+    fn make(self: &Arc<Self>, place: SlotPlace, number: u64) -> Slot {
+        Slot {
+            space: self.clone(),
+            address: self.geometry.slot_address(place.chunk, place.index),
+            offset: number * self.geometry.chunk_size() + place.index * self.geometry.slot_size,
+            place,
+        }
+    }
+
+    /// A free slot in a mapped chunk.
+    pub fn take_slot(self: &Arc<Self>) -> Option<Slot> {
+        let mut chunks = self.chunks.lock();
+        let chunk = chunks.iter_mut().find(|chunk| chunk.mapped && chunk.used != u16::MAX)?;
+        let index = u64::from(chunk.used.trailing_ones());
+        chunk.used |= 1 << index;
+        let (place, number) = (SlotPlace { chunk: chunk.place, index }, chunk.number);
+        Some(self.make(place, number))
+    }
+
+    /// Chooses a chunk and a place for it.
+    ///
+    /// # Errors
+    /// `EAGAIN`: no chunk or no place left.
+    pub fn add_chunk(&self) -> Result<NewChunk, Errno> {
+        let mut chunks = self.chunks.lock();
+        let place = (0..self.geometry.chunks)
+            .find(|place| chunks.iter().all(|chunk| chunk.place != *place))
+            .ok_or(errno::EAGAIN)?;
+        let number = self.memory.allocate()?;
+        chunks.push(Chunk { place, number, used: 0, mapped: false });
+        Ok(NewChunk {
+            address: self.geometry.slot_address(place, 0),
+            offset: number * self.geometry.chunk_size(),
+            place,
+        })
+    }
+
+    /// Records whether mapping the new chunk succeeded.
+    pub fn chunk_mapped(&self, new: NewChunk, mapped: bool) {
+        let mut chunks = self.chunks.lock();
+        if let Some(at) = chunks.iter().position(|chunk| chunk.place == new.place) {
+            if mapped {
+                chunks[at].mapped = true;
+            } else {
+                let chunk = chunks.swap_remove(at);
+                self.memory.release(chunk.number);
+            }
+        }
+    }
+
+    /// Whether a copy of this address space would inherit chunks other than the copier's own.
+    pub fn has_other_chunks(&self) -> bool {
+        self.chunks.lock().len() > 1
+    }
+
+    /// Frees a slot whose thread has ended.
+    pub fn release_slot(&self, place: SlotPlace) {
+        let mut chunks = self.chunks.lock();
+        if let Some(chunk) = chunks.iter_mut().find(|chunk| chunk.place == place.chunk) {
+            chunk.used &= !(1 << place.index);
+        }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        for chunk in self.chunks.get_mut().drain(..) {
+            self.memory.release(chunk.number);
+        }
+    }
+}
+
+/// Position of a slot in an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotPlace {
+    /// Place of its chunk.
+    pub chunk: u64,
+    /// Index in the chunk.
+    pub index: u64,
+}
+
+/// One thread's slot.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// The address space it belongs to.
+    pub space: Arc<Space>,
+    /// Its address in the application.
+    pub address: u64,
+    /// Its offset in the memfd.
+    offset: u64,
+    /// Its position.
+    pub place: SlotPlace,
+}
+
+impl Slot {
+    fn pointer(&self, at: usize, length: usize) -> Option<*mut u8> {
+        let size = self.space.geometry.slot_size as usize;
+        if at > size || length > size - at {
+            return None;
+        }
+        // SAFETY: `offset` is that of a slot inside the mapping, and `at + length` lies inside the slot.
+        Some(unsafe { self.space.memory.base.add(self.offset as usize + at) })
+    }
+
+    /// Reads an aligned word; 0 outside of the slot.
+    pub fn word(&self, at: usize) -> u64 {
+        match self.pointer(at, 8) {
+            // SAFETY: eight bytes inside our mapping, aligned because slots and `at` are. Volatile because
+            // another process may change them.
+            Some(pointer) if at.is_multiple_of(8) => unsafe { pointer.cast::<u64>().read_volatile() },
+            _ => 0,
+        }
+    }
+
+    /// Writes an aligned word; nothing outside of the slot.
+    pub fn set_word(&self, at: usize, value: u64) {
+        if let Some(pointer) = self.pointer(at, 8).filter(|_| at.is_multiple_of(8)) {
+            // SAFETY: as in `word`.
+            unsafe { pointer.cast::<u64>().write_volatile(value) };
+        }
+    }
+
+    /// Copies bytes out; leaves `buffer` alone if they do not lie inside the slot.
+    pub fn read(&self, at: usize, buffer: &mut [u8]) {
+        if let Some(pointer) = self.pointer(at, buffer.len()) {
+            // SAFETY: source inside our mapping, destination a Rust slice, so they are disjoint. Bytes that another
+            // process changes meanwhile may be torn, which the callers expect of hostile input.
+            unsafe { std::ptr::copy_nonoverlapping(pointer, buffer.as_mut_ptr(), buffer.len()) };
+        }
+    }
+
+    /// Copies bytes in; does nothing if they would not lie inside the slot.
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        if let Some(pointer) = self.pointer(at, bytes.len()) {
+            // SAFETY: as in `read`, the other way.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer, bytes.len()) };
+        }
+    }
+
+    /// Offset of this slot's chunk in the memfd.
+    pub fn chunk_offset(&self) -> u64 {
+        self.offset - self.place.index * self.space.geometry.slot_size
+    }
+
+    /// Address of this slot's chunk in the application.
+    pub fn chunk_address(&self) -> u64 {
+        self.space.geometry.slot_address(self.place.chunk, 0)
+    }
+
+    /// Where everything lies.
+    pub fn geometry(&self) -> &Geometry {
+        &self.space.geometry
+    }
+}
+
+const _: () = assert!(CHUNK_SLOTS == 16, "`Chunk::used` has 16 bits");
+
+/// A memfd of the given size, sealable.
+///
+/// # Errors
+/// Those of `memfd_create(2)` and `ftruncate(2)`.
+pub fn memfd(name: &std::ffi::CStr, size: u64) -> Result<OwnedFd, Errno> {
+    // SAFETY: the name is a C string; a non-negative result is a new descriptor that nobody else owns.
+    let file = unsafe {
+        let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+        if fd < 0 {
+            return Err(last_error());
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: no memory is involved.
+    if unsafe { libc::ftruncate(file.as_raw_fd(), size.cast_signed()) } < 0 {
+        return Err(last_error());
+    }
+    Ok(file)
+}
+
+/// Seals a memfd (`man 2 fcntl`, file sealing).
+///
+/// # Errors
+/// Those of `fcntl(2)`.
+pub fn seal(file: &OwnedFd, seals: i32) -> Result<(), Errno> {
+    // SAFETY: no memory is involved.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+        return Err(last_error());
+    }
+    Ok(())
+}

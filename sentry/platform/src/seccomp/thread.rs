@@ -1,0 +1,328 @@
+//! Application threads as the host knows them: processes, threads, and the state each stands in.
+//!
+//! Key types: [`Thread`], [`State`], [`Stand`] (the protocol's states, drawn in README.md), [`Batch`] (commands under
+//! way), [`Birth`] (a spawn under way). `dispatch` moves them on notifications, `context` on the kernel's
+//! wishes.
+//!
+//! Locks, outermost first: `Births`, `Thread::state`, `Birth::progress`, and the leaves (table shards, `Process`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::Waker;
+
+use abi::errno::Errno;
+use parking_lot::Mutex;
+
+use super::frame::Frame;
+use super::notification::Notification;
+use super::seed::INTERRUPT_SIGNAL;
+use super::slots::{Slot, Space};
+use crate::{Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
+
+/// One host process.
+#[derive(Debug)]
+pub struct Process {
+    /// Host process id.
+    pub pid: i32,
+    /// Keeps the slots in place until the process has been reaped.
+    _space: Arc<Space>,
+    /// Contexts that exist for its threads.
+    pub contexts: AtomicUsize,
+    life: Mutex<Life>,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    /// Reaped: the pid may be somebody else's.
+    over: bool,
+    /// Threads that were ever born in it and have not left by themselves.
+    threads: Vec<i32>,
+}
+
+impl Process {
+    /// A process just made.
+    pub fn new(pid: i32, space: Arc<Space>) -> Arc<Self> {
+        Arc::new(Self { pid, _space: space, contexts: AtomicUsize::new(0), life: Mutex::default() })
+    }
+
+    /// Kills all its threads.
+    pub fn kill(&self) {
+        let life = self.life.lock();
+        if !life.over {
+            // SAFETY: no memory is involved. The pid is still its own: it is not reaped before `over` is set.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        }
+    }
+
+    /// Kills what is left of it when no context is: a thread exited by itself and others never had one.
+    pub fn kill_if_threads_remain(&self) {
+        let life = self.life.lock();
+        if !life.over && !life.threads.is_empty() {
+            // SAFETY: as in `kill`.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        }
+    }
+
+    /// Sends one of its threads the interrupt signal.
+    pub fn signal(&self, tid: i32) {
+        let life = self.life.lock();
+        if !life.over {
+            // SAFETY: no memory is involved; see `kill`. Were the thread gone and its number used again, it would be by a
+            // thread of this process, which takes the signal as a spurious interrupt.
+            unsafe { libc::syscall(libc::SYS_tgkill, self.pid, tid, INTERRUPT_SIGNAL) };
+        }
+    }
+
+    /// Adds a thread.
+    pub fn enter(&self, tid: i32) {
+        self.life.lock().threads.push(tid);
+    }
+
+    /// Removes a thread that is about to end by itself.
+    pub fn leave(&self, tid: i32) {
+        self.life.lock().threads.retain(|other| *other != tid);
+    }
+
+    /// Declares the process over, before its pid is given back; returns the threads it had.
+    pub fn end(&self) -> Vec<i32> {
+        let mut life = self.life.lock();
+        life.over = true;
+        std::mem::take(&mut life.threads)
+    }
+}
+
+/// One host thread with an application thread in it.
+#[derive(Debug)]
+pub struct Thread {
+    /// Host thread id.
+    pub tid: i32,
+    /// Its process.
+    pub process: Arc<Process>,
+    /// Its slot.
+    pub slot: Slot,
+    /// Where it stands.
+    pub state: Mutex<State>,
+}
+
+/// Where a thread stands, and who wants to know.
+#[derive(Debug)]
+pub struct State {
+    /// The protocol's state.
+    pub stand: Stand,
+    /// A trap that nobody has fetched.
+    pub trap: Option<Trap>,
+    /// Registers that arrived with a capture and nobody has fetched.
+    pub registers: Option<Registers>,
+    /// How the last batch of commands ended, if nobody has fetched it.
+    pub outcome: Option<Outcome>,
+    /// Who polls.
+    pub waker: Option<Waker>,
+    /// An interrupt came while the thread was held.
+    pub interrupted: bool,
+    /// The context is gone: the thread is to end at the next opportunity.
+    pub orphan: bool,
+}
+
+impl State {
+    /// A thread standing so.
+    pub fn new(stand: Stand) -> Mutex<Self> {
+        Mutex::new(Self {
+            stand,
+            trap: None,
+            registers: None,
+            outcome: None,
+            waker: None,
+            interrupted: false,
+            orphan: false,
+        })
+    }
+}
+
+/// The protocol's states. `id`s are those of the pending notification.
+#[derive(Debug)]
+pub enum Stand {
+    /// Made by the host; has not spoken yet.
+    Newborn(Arc<Birth>),
+    /// In application code.
+    Running,
+    /// Held in a system call of the application.
+    Syscall { id: u64, request: SyscallRequest },
+    /// Answered with an interrupt signal pending; its handler is about to speak.
+    Capturing,
+    /// Held in the stub's handler.
+    Captured { id: u64, frame: Frame },
+    /// In the stub's handler, executing commands.
+    Commanded(Box<Batch>),
+    /// Gone.
+    Dead,
+}
+
+/// Commands under way.
+#[derive(Debug)]
+pub struct Batch {
+    /// Call number and arguments of each.
+    pub commands: Vec<[u64; 7]>,
+    /// How many the host has been told to execute.
+    pub proceeded: usize,
+    /// The frame the thread must still be on when it is done.
+    pub frame: Frame,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What a batch is for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// Changes of memory; the context waits for the outcome.
+    Memory,
+    /// One `clone`.
+    Spawn(Arc<Birth>),
+    /// A newborn process gets rid of its parent's slots.
+    Cleanup(Arc<Birth>),
+    /// One `exit`.
+    Exit,
+}
+
+/// How a batch ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Commands that succeeded.
+    pub done: usize,
+    /// `rax` of the last.
+    pub result: u64,
+}
+
+/// A spawn under way.
+#[derive(Debug)]
+pub struct Birth {
+    /// Thread or process.
+    pub kind: SpawnKind,
+    /// The child's slot.
+    pub slot: Slot,
+    /// The process it joins, if a thread.
+    pub process: Option<Arc<Process>>,
+    /// Whether the child inherits slots that it must not keep.
+    pub cleanup: bool,
+    /// The frame prepared for it in its slot.
+    pub frame: Frame,
+    /// How far it is.
+    pub progress: Mutex<Progress>,
+}
+
+/// How far a birth is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The parent stands still again.
+    pub parent_back: bool,
+    /// The child stands still.
+    pub child: Option<Arc<Thread>>,
+    /// It failed.
+    pub error: Option<SpawnError>,
+    /// Who polls.
+    pub waker: Option<Waker>,
+    /// The result was fetched.
+    pub taken: bool,
+    /// Nobody will fetch it.
+    pub abandoned: bool,
+}
+
+impl Birth {
+    /// Applies `change`, and returns whom to wake if the birth is over now.
+    pub fn advance(&self, change: impl FnOnce(&mut Progress)) -> Option<Waker> {
+        let mut progress = self.progress.lock();
+        change(&mut progress);
+        let over = progress.error.is_some() || (progress.parent_back && progress.child.is_some());
+        if over { progress.waker.take() } else { None }
+    }
+}
+
+/// Threads by tid, and births whose tids are not known yet.
+#[derive(Debug)]
+pub struct Threads {
+    shards: [Mutex<HashMap<i32, Arc<Thread>, TidHasher>>; SHARDS],
+    /// Processes by pid.
+    pub processes: Mutex<HashMap<i32, Arc<Process>>>,
+    /// Newborns that nobody has claimed.
+    pub births: Mutex<Births>,
+}
+
+/// What is known about threads whose parent has not told their tid yet.
+#[derive(Debug, Default)]
+pub struct Births {
+    /// Clones under way.
+    pub pending: usize,
+    /// First calls of threads nobody knows.
+    pub parked: HashMap<i32, Notification>,
+    /// Processes that were reaped before anybody knew them.
+    pub ended: HashSet<i32>,
+}
+
+const SHARDS: usize = 16;
+
+impl Threads {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            processes: Mutex::default(),
+            births: Mutex::default(),
+        }
+    }
+
+    fn shard(&self, tid: i32) -> &Mutex<HashMap<i32, Arc<Thread>, TidHasher>> {
+        &self.shards[tid.unsigned_abs() as usize % SHARDS]
+    }
+
+    /// The thread with this tid.
+    pub fn get(&self, tid: i32) -> Option<Arc<Thread>> {
+        self.shard(tid).lock().get(&tid).cloned()
+    }
+
+    /// Adds a thread; returns the one that had its number.
+    pub fn insert(&self, thread: &Arc<Thread>) -> Option<Arc<Thread>> {
+        self.shard(thread.tid).lock().insert(thread.tid, thread.clone())
+    }
+
+    /// Removes this very thread.
+    pub fn remove(&self, thread: &Thread) {
+        let mut shard = self.shard(thread.tid).lock();
+        if shard.get(&thread.tid).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), thread)) {
+            shard.remove(&thread.tid);
+        }
+    }
+}
+
+/// Tids are small and dense: a multiplication spreads them enough.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TidHasher(u64);
+
+impl std::hash::BuildHasher for TidHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl std::hash::Hasher for TidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn write_i32(&mut self, tid: i32) {
+        self.0 = u64::from(tid.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// A failed call's error, if `rax` holds one.
+pub fn call_error(result: u64) -> Option<Errno> {
+    let result = result.cast_signed();
+    ((-4095..0).contains(&result)).then(|| Errno::from_raw((-result) as i32))
+}
