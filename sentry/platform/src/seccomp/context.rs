@@ -17,8 +17,8 @@ use super::slots::{NewChunk, Slot, Space};
 use super::thread::{Birth, Outcome, Progress, Purpose, Stand, State, Thread, call_error};
 use crate::stub::{MAX_COMMANDS, SLOT_FD};
 use crate::{
-    Context, Died, Interrupter, MemoryError, MemoryOperation, Registers, Resume, Spawn, SpawnError, SpawnKind,
-    Trap, UserMemory,
+    Context, Died, Interrupter, MemoryError, MemoryOperation, Registers, Resume, Spawn, SpawnError,
+    SpawnKind, Trap, UserMemory,
 };
 
 /// One application thread.
@@ -527,7 +527,9 @@ impl Context for SeccompContext {
         let Some(birth) = &self.birth else { return Poll::Ready(Err(SpawnError::Died)) };
         let result = ready!(birth.poll(wake));
         self.birth = None;
-        Poll::Ready(result.map(|child| SeccompContext::new(&self.core, child, spawn.registers) as Box<dyn Context>))
+        Poll::Ready(
+            result.map(|child| SeccompContext::new(&self.core, child, spawn.registers) as Box<dyn Context>),
+        )
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupter> {

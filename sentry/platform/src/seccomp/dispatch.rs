@@ -157,7 +157,8 @@ impl Core {
             return None;
         }
         let signal = i32::try_from(call.arguments[2]).ok()?;
-        let known = [INTERRUPT_SIGNAL, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
+        let known =
+            [INTERRUPT_SIGNAL, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
         // The handler reports before any command: no commands done.
         if !known.contains(&signal) || call.arguments[3] != 0 {
             return None;
@@ -257,9 +258,11 @@ impl Core {
             }
             Purpose::Spawn(birth) => match (failed, i32::try_from(result)) {
                 (None, Ok(tid)) => After::Claim(birth, tid),
-                (error, _) => {
-                    After::Abandon(birth, SpawnError::Refused(error.unwrap_or(errno::EAGAIN)), state.waker.take())
-                }
+                (error, _) => After::Abandon(
+                    birth,
+                    SpawnError::Refused(error.unwrap_or(errno::EAGAIN)),
+                    state.waker.take(),
+                ),
             },
             Purpose::Cleanup(birth) => match failed {
                 None => After::Born(birth),

@@ -63,7 +63,9 @@ impl FpTemplate {
         let fp = usize::try_from(slot.word(start + FPSTATE).checked_sub(slot.address)?).ok()?;
         let mut reserved = [0; 48];
         slot.read(fp + SW_RESERVED, &mut reserved);
-        let word = |at: usize| u32::from_ne_bytes([reserved[at], reserved[at + 1], reserved[at + 2], reserved[at + 3]]);
+        let word = |at: usize| {
+            u32::from_ne_bytes([reserved[at], reserved[at + 1], reserved[at + 2], reserved[at + 3]])
+        };
         let xstate_size = word(16) as usize;
         let sane = word(0) == MAGIC1
             && word(4) as usize == xstate_size + 4
@@ -94,7 +96,10 @@ impl Frame {
             return None;
         }
         let fp = usize::try_from(slot.word(start + FPSTATE).checked_sub(slot.address)?).ok()?;
-        if !fp.is_multiple_of(64) || fp < start + FRAME_SIZE || fp > end.checked_sub(template.extended_size())? {
+        if !fp.is_multiple_of(64)
+            || fp < start + FRAME_SIZE
+            || fp > end.checked_sub(template.extended_size())?
+        {
             return None;
         }
         Some(Self { start, fp })
@@ -141,8 +146,8 @@ impl Frame {
     pub fn set_registers(self, slot: &Slot, registers: &Registers, template: &FpTemplate) {
         let r = registers;
         let words = [
-            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx,
-            r.rsp, r.rip, r.eflags,
+            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax,
+            r.rcx, r.rsp, r.rip, r.eflags,
         ];
         for (index, value) in words.into_iter().enumerate() {
             slot.set_word(self.start + GREGS + index * 8, value);

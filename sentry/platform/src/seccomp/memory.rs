@@ -55,7 +55,9 @@ impl UserMemory for Memory {
         let remote = self.remote(address, bytes.len())?;
         let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: remote.iov_len };
         // SAFETY: the local vector is within `bytes` and only read; the remote one is in another process.
-        transferred(unsafe { libc::process_vm_writev(self.tid, &raw const local, 1, &raw const remote, 1, 0) })
+        transferred(unsafe {
+            libc::process_vm_writev(self.tid, &raw const local, 1, &raw const remote, 1, 0)
+        })
     }
 
     fn compare_exchange_u32(&self, _address: u64, _expected: u32, _new: u32) -> Result<u32, Errno> {

@@ -73,8 +73,11 @@ impl SeccompPlatform {
     /// # Errors
     /// The step that failed.
     pub fn new() -> Result<Self, SetupError> {
-        let workers =
-            Workers::new().map_err(|errno| SetupError { step: "install the kick signal", errno, hint: "" })?;
+        let workers = Workers::new().map_err(|errno| SetupError {
+            step: "install the kick signal",
+            errno,
+            hint: "",
+        })?;
         let seed = seed::start()?;
         let process = Process::new(seed.pid, seed.slot.space.clone());
         process.enter(seed.pid);
@@ -177,7 +180,9 @@ impl Core {
         unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
         if let Some((tids, process)) = threads {
             for tid in tids {
-                if let Some(thread) = self.threads.get(tid).filter(|thread| Arc::ptr_eq(&thread.process, &process)) {
+                if let Some(thread) =
+                    self.threads.get(tid).filter(|thread| Arc::ptr_eq(&thread.process, &process))
+                {
                     self.bury(&thread);
                 }
             }
@@ -208,7 +213,8 @@ impl Platform for SeccompPlatform {
         request: &mut NewSpace,
     ) -> Poll<Result<Box<dyn Context>, Errno>> {
         let core = &self.core;
-        let under_way = request.progress.take().and_then(|progress| progress.downcast::<SpaceUnderWay>().ok());
+        let under_way =
+            request.progress.take().and_then(|progress| progress.downcast::<SpaceUnderWay>().ok());
         let under_way = match under_way {
             Some(under_way) => under_way,
             None => {

@@ -16,8 +16,16 @@ const fn int_equals(index: u8, value: u64) -> ArgumentRule {
 
 /// See [`crate::Platform::host_rules`].
 pub static HOST_RULES: &[HostRule] = &[
-    HostRule { call: libc::SYS_ioctl, arguments: &[int_equals(1, IOCTL_RECV)], why: "receive a stub's system call" },
-    HostRule { call: libc::SYS_ioctl, arguments: &[int_equals(1, IOCTL_SEND)], why: "answer a stub's system call" },
+    HostRule {
+        call: libc::SYS_ioctl,
+        arguments: &[int_equals(1, IOCTL_RECV)],
+        why: "receive a stub's system call",
+    },
+    HostRule {
+        call: libc::SYS_ioctl,
+        arguments: &[int_equals(1, IOCTL_SEND)],
+        why: "answer a stub's system call",
+    },
     HostRule {
         call: libc::SYS_ioctl,
         arguments: &[int_equals(1, IOCTL_ADDFD)],
@@ -45,7 +53,11 @@ pub static HOST_RULES: &[HostRule] = &[
         arguments: &[int_equals(1, libc::SIGKILL as u64)],
         why: "kill a stub process",
     },
-    HostRule { call: libc::SYS_waitid, arguments: &[int_equals(0, libc::P_ALL as u64)], why: "find ended stubs" },
+    HostRule {
+        call: libc::SYS_waitid,
+        arguments: &[int_equals(0, libc::P_ALL as u64)],
+        why: "find ended stubs",
+    },
     HostRule { call: libc::SYS_wait4, arguments: &[equals(1, 0), equals(3, 0)], why: "reap ended stubs" },
     HostRule { call: libc::SYS_clock_gettime, arguments: &[], why: "processor time of a stub process" },
     HostRule {

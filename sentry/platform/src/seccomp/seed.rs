@@ -20,7 +20,9 @@ use super::frame::{FpTemplate, Frame};
 use super::notification::{AUDIT_ARCH_X86_64, Listener, Notification, last_error};
 use super::slots::{Slot, SlotMemory, SlotPlace, Space, memfd, seal};
 use super::worker;
-use crate::stub::{self, Geometry, Labels, SLOT_BOOT_COUNT, SLOT_COMMANDS, SLOT_FAILURE, SLOT_FD, SLOT_STACK};
+use crate::stub::{
+    self, Geometry, Labels, SLOT_BOOT_COUNT, SLOT_COMMANDS, SLOT_FAILURE, SLOT_FD, SLOT_STACK,
+};
 use crate::{Layout, Vdso};
 
 /// What could not be done while starting the platform.
@@ -123,7 +125,9 @@ pub fn start() -> Result<Seed, SetupError> {
         .map_err(|error| SetupError::new("read /proc/self/maps")(Errno::from(error)))?;
     let maps = parse_maps(&maps);
     let mut special: Vec<&Mapping> = maps.iter().filter(|map| map.special).collect();
-    if !special.windows(2).all(|pair| pair[0].end == pair[1].start) || !special.last().is_some_and(|map| map.code) {
+    if !special.windows(2).all(|pair| pair[0].end == pair[1].start)
+        || !special.last().is_some_and(|map| map.code)
+    {
         // The code finds its data by distance; in a layout we do not know, applications do without a vDSO.
         special.clear();
     }
@@ -168,8 +172,9 @@ pub fn start() -> Result<Seed, SetupError> {
 fn check_host() -> Result<(), SetupError> {
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     // SAFETY: a null filter is never read successfully: EFAULT says that the flags are known.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::null::<u8>()) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::null::<u8>())
+    };
     match last_error() {
         errno::EFAULT if result < 0 => Ok(()),
         errno => Err(SetupError {
@@ -265,7 +270,8 @@ fn write_boot_commands(slot: &Slot, labels: &Labels, special: &[&Mapping]) -> u6
     let address = |at: usize| slot.address + at as u64;
     let (action_at, program_at, filter_at) = (data, data + 64, data + 128);
     let action = KernelSigaction::stub(labels.handler, labels);
-    for (index, word) in [action.handler, action.flags, action.restorer, action.mask].into_iter().enumerate() {
+    for (index, word) in [action.handler, action.flags, action.restorer, action.mask].into_iter().enumerate()
+    {
         slot.set_word(action_at + index * 8, word);
     }
     let filter = filter_program(labels);
@@ -285,9 +291,7 @@ fn write_boot_commands(slot: &Slot, labels: &Labels, special: &[&Mapping]) -> u6
         to += length;
     }
     let slots_end = geometry.slots + geometry.chunk_size();
-    for (start, end) in
-        [(0, vdso_start), (geometry.code + PAGE, geometry.slots), (slots_end, TASK_END)]
-    {
+    for (start, end) in [(0, vdso_start), (geometry.code + PAGE, geometry.slots), (slots_end, TASK_END)] {
         commands.push([libc::SYS_munmap as u64, start, end - start, 0, 0, 0, 0]);
     }
     let signal = INTERRUPT_SIGNAL as u64;
@@ -306,7 +310,10 @@ fn filter_program(labels: &Labels) -> Vec<u64> {
     filter(labels)
         .iter()
         .map(|step| {
-            u64::from(step.code) | u64::from(step.jt) << 16 | u64::from(step.jf) << 24 | u64::from(step.k) << 32
+            u64::from(step.code)
+                | u64::from(step.jt) << 16
+                | u64::from(step.jf) << 24
+                | u64::from(step.k) << 32
         })
         .collect()
 }
@@ -528,7 +535,11 @@ fn fetch_listener(pid: i32, slot: &Slot) -> Result<Listener, SetupError> {
             }
         }
         if has_died(pid) || start.elapsed() > SETUP_LIMIT {
-            tracing::error!(step = slot.word(SLOT_FAILURE), error = slot.word(SLOT_FAILURE + 8), "the seed failed");
+            tracing::error!(
+                step = slot.word(SLOT_FAILURE),
+                error = slot.word(SLOT_FAILURE + 8),
+                "the seed failed"
+            );
             let errno = Errno::from_raw(slot.word(SLOT_FAILURE + 8).cast_signed().unsigned_abs() as i32);
             return Err(SetupError::new("set up the seed")(errno));
         }

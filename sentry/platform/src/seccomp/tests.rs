@@ -271,7 +271,10 @@ fn files_are_mapped_shared_and_private_and_leave_no_descriptor() {
         // SAFETY: the buffer is writable.
         assert_eq!(unsafe { libc::pread(file.as_raw_fd(), byte.as_mut_ptr().cast(), 1, 0x1000) }, 1);
         assert_eq!(byte, [1]);
-        let refused = memory(&mut context, &[MemoryOperation::Advise { address: 0x7000_0000, length: 0x1000, advice: 4 }]);
+        let refused = memory(
+            &mut context,
+            &[MemoryOperation::Advise { address: 0x7000_0000, length: 0x1000, advice: 4 }],
+        );
         assert!(matches!(refused.await, Err(MemoryError::Refused { index: 0, errno: abi::errno::ENOMEM })));
         let fds = std::fs::read_dir(format!("/proc/{}/fd", host_tid(&context))).expect("proc").count();
         assert_eq!(fds, 1);
@@ -301,10 +304,15 @@ fn reserved_ranges_are_refused_everywhere() {
             capture(&mut context).await;
             let registers = context.registers().expect("captured");
             registers.rip = CODE;
-            (registers.rbx, registers.rdi, registers.rsi, registers.rdx) = (number as u64, address, length, 0);
+            (registers.rbx, registers.rdi, registers.rsi, registers.rdx) =
+                (number as u64, address, length, 0);
             syscall(&mut context, Resume::Registers).await;
             let report = syscall(&mut context, Resume::Native).await;
-            assert_eq!(report.arguments[0], abi::errno::EINVAL.to_return_value(), "call {number} at {address:x}");
+            assert_eq!(
+                report.arguments[0],
+                abi::errno::EINVAL.to_return_value(),
+                "call {number} at {address:x}"
+            );
         }
         let unmap = MemoryOperation::Unmap { address: layout.max_address, length: 0x1000 };
         let refused = memory(&mut context, &[unmap]).await;
@@ -375,7 +383,9 @@ fn spinning_is_interrupted_and_an_early_interrupt_is_kept() {
 #[test]
 fn children_of_each_kind_share_what_they_should() {
     let (platform, _guard) = platform();
-    for (kind, shares) in [(SpawnKind::Thread, true), (SpawnKind::SharedSpace, true), (SpawnKind::Copy, false)] {
+    for (kind, shares) in
+        [(SpawnKind::Thread, true), (SpawnKind::SharedSpace, true), (SpawnKind::Copy, false)]
+    {
         block_on(platform, async {
             let mut parent = program(platform, vectors()).await;
             parent.registers().expect("captured").rdi = 0xabcd;
@@ -434,10 +444,12 @@ fn many_threads_and_copies_of_copies_live_at_once() {
         let mut copy = spawn(&mut last, &Spawn { kind: SpawnKind::Copy, registers, fs_base: None }).await;
         syscall(&mut copy, Resume::Registers).await;
         capture(&mut copy).await;
-        let mut grandchild = spawn(&mut copy, &Spawn { kind: SpawnKind::Copy, registers, fs_base: None }).await;
+        let mut grandchild =
+            spawn(&mut copy, &Spawn { kind: SpawnKind::Copy, registers, fs_base: None }).await;
         drop(copy);
         assert_eq!(syscall(&mut grandchild, Resume::Registers).await.arguments[0], 39);
-        let mut maps = std::fs::read_to_string(format!("/proc/{}/maps", host_tid(&grandchild))).expect("proc");
+        let mut maps =
+            std::fs::read_to_string(format!("/proc/{}/maps", host_tid(&grandchild))).expect("proc");
         maps.retain(|char| char != ' ');
         assert_eq!(maps.matches("runsc-slots").count(), 1, "a copy keeps no slots of its parent: {maps}");
         // Threads that are dropped one by one leave their process alive.
@@ -454,7 +466,8 @@ fn exits_and_kills_are_noticed() {
         let mut parent = program(platform, one_call()).await;
         parent.registers().expect("captured").rbx = 60;
         let registers = *parent.registers().expect("captured");
-        let mut thread = spawn(&mut parent, &Spawn { kind: SpawnKind::Thread, registers, fs_base: None }).await;
+        let mut thread =
+            spawn(&mut parent, &Spawn { kind: SpawnKind::Thread, registers, fs_base: None }).await;
         syscall(&mut thread, Resume::Registers).await;
         assert!(matches!(run(&mut thread, Resume::Native).await, Trap::Died));
         syscall(&mut parent, Resume::Registers).await;
@@ -541,7 +554,8 @@ fn commands_changed_by_another_thread_are_not_executed() {
 fn bad_stacks_and_instruction_pointers_only_harm_their_owner() {
     let (platform, _guard) = platform();
     block_on(platform, async {
-        for (rip, rsp) in [(0x8000_0000_0000_0000, 0), (u64::MAX, u64::MAX), (CODE, 0), (0, 0x7fff_ffff_ffff)] {
+        for (rip, rsp) in [(0x8000_0000_0000_0000, 0), (u64::MAX, u64::MAX), (CODE, 0), (0, 0x7fff_ffff_ffff)]
+        {
             let mut context = program(platform, spin()).await;
             let registers = context.registers().expect("captured");
             (registers.rip, registers.rsp, registers.eflags) = (rip, rsp, u64::MAX);

@@ -113,7 +113,8 @@ impl Workers {
             };
             // Announced before the check, so that a kick either finds the announcement or is found by the check.
             worker.word.store(WAITING, Ordering::SeqCst);
-            let result = if self.pending.load(Ordering::SeqCst) && self.pending.swap(false, Ordering::SeqCst) {
+            let result = if self.pending.load(Ordering::SeqCst) && self.pending.swap(false, Ordering::SeqCst)
+            {
                 None
             } else {
                 Some(wait(&worker.word))
