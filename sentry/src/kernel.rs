@@ -11,6 +11,7 @@ use crate::futex::FutexTable;
 use crate::reactor::Reactor;
 use crate::task::{ExitStatus, ProcessTable, Reply, Task, ThreadGroup};
 use crate::time::Timers;
+use crate::vfs::Vfs;
 use crate::wait::WaitQueue;
 
 /// The system calls, handed to the kernel at boot by the crate above it.
@@ -44,6 +45,8 @@ pub struct Kernel {
     pub futexes: FutexTable,
     /// Stops all tasks.
     pub freezer: Freezer,
+    /// Names, drivers and file system types.
+    pub vfs: Vfs,
     /// What calls do.
     pub system_calls: &'static dyn SyscallTable,
     /// What programs are told of the machine.
@@ -75,6 +78,7 @@ impl Kernel {
             processes: ProcessTable::new(tasks),
             futexes: FutexTable::default(),
             freezer: Freezer::default(),
+            vfs: Vfs::default(),
             system_calls,
             init_status: Mutex::new(None),
             init_exited: WaitQueue::new(),

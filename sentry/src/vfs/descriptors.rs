@@ -1,6 +1,10 @@
 //! File descriptor tables (`CLONE_FILES` shares one).
+//!
+//! A table is the owner of traditional record locks: whatever takes a descriptor out of it, also its own end, releases
+//! the locks it holds on that file (`man 2 fcntl`). Files are never dropped under the table's lock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::errno::{EBADF, EINVAL, EMFILE, SysResult};
 use parking_lot::Mutex;
@@ -33,9 +37,15 @@ struct Slots {
 }
 
 /// See the module's text.
-#[derive(Default)]
 pub struct FdTable {
     slots: Mutex<Slots>,
+    id: u64,
+}
+
+impl Default for FdTable {
+    fn default() -> Self {
+        Self::with_slots(Slots::default())
+    }
 }
 
 impl Slots {
@@ -67,7 +77,27 @@ impl FdTable {
     /// A copy, as `fork` makes it.
     pub fn fork(&self) -> Arc<Self> {
         let slots = self.slots.lock();
-        Arc::new(Self { slots: Mutex::new(Slots { list: slots.list.clone(), first_free: slots.first_free }) })
+        Arc::new(Self::with_slots(Slots { list: slots.list.clone(), first_free: slots.first_free }))
+    }
+
+    fn with_slots(slots: Slots) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        Self { slots: Mutex::new(slots), id: IDS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Unlike any other table's: the owner of record locks.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn release_locks(&self, file: &FileDescription) {
+        file.inode.attachments().release_table(self.id);
+    }
+
+    /// Whether one more file would find a descriptor below `limit`.
+    pub fn has_room(&self, limit: u64) -> bool {
+        let limit = usize::try_from(limit.min(FD_LIMIT_MAX)).unwrap_or(usize::MAX);
+        self.slots.lock().free_from(0) < limit
     }
 
     /// The file behind a descriptor.
@@ -150,8 +180,11 @@ impl FdTable {
         if index as u64 >= limit.min(FD_LIMIT_MAX) {
             return Err(EBADF);
         }
-        let old = self.slots.lock().set(index, Slot { file, flags });
-        Ok(old.map(|slot| slot.file))
+        let old = self.slots.lock().set(index, Slot { file, flags }).map(|slot| slot.file);
+        if let Some(old) = &old {
+            self.release_locks(old);
+        }
+        Ok(old)
     }
 
     /// Takes a descriptor out of the table; the caller flushes and drops the file.
@@ -163,7 +196,10 @@ impl FdTable {
         slots.slot(fd)?;
         let index = usize::try_from(fd).map_err(|_| EBADF)?;
         slots.first_free = slots.first_free.min(index);
-        slots.list.get_mut(index).and_then(Option::take).map(|slot| slot.file).ok_or(EBADF)
+        let file = slots.list.get_mut(index).and_then(Option::take).map(|slot| slot.file).ok_or(EBADF)?;
+        drop(slots);
+        self.release_locks(&file);
+        Ok(file)
     }
 
     /// Takes out everything that `condition` selects (`execve`, `close_range`, exit).
@@ -177,7 +213,23 @@ impl FdTable {
             }
         }
         slots.first_free = 0;
+        drop(slots);
+        for file in &removed {
+            self.release_locks(file);
+        }
         removed
+    }
+
+    /// Sets flags of all descriptors in a range (`CLOSE_RANGE_CLOEXEC`).
+    pub fn set_flags_in(&self, first: u32, last: u32, flags: FdFlags) {
+        let mut slots = self.slots.lock();
+        for (index, place) in slots.list.iter_mut().enumerate() {
+            if let (Some(slot), Ok(index)) = (place, u32::try_from(index))
+                && (first..=last).contains(&index)
+            {
+                slot.flags |= flags;
+            }
+        }
     }
 
     /// All open descriptors, in order.
@@ -187,5 +239,13 @@ impl FdTable {
             .filter(|index| slots.list[*index].is_some())
             .filter_map(|index| i32::try_from(index).ok())
             .collect()
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        for slot in self.slots.get_mut().list.iter().flatten() {
+            slot.file.inode.attachments().release_table(self.id);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Open files: what a file system gives to `open`, and the file description around it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::errno::{EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno, SysResult};
 use parking_lot::Mutex;
@@ -89,6 +89,13 @@ pub trait FileOps: Send + Sync {
         None
     }
 
+    /// How long a blocking read or write may wait, in nanoseconds (`SO_RCVTIMEO`, `SO_SNDTIMEO`); `None`: for ever.
+    /// A call that could time out is not restarted after a signal (`man 7 signal`).
+    fn wait_limit_ns(&self, direction: Direction) -> Option<u64> {
+        let _ = direction;
+        None
+    }
+
     /// `man 2 ioctl`. `FIONBIO`, `FIOCLEX` and the like have been handled.
     ///
     /// # Errors
@@ -158,6 +165,15 @@ pub trait FileOps: Send + Sync {
     fn as_any(&self) -> &dyn std::any::Any;
 }
 
+/// Which way data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the application.
+    Read,
+    /// From the application.
+    Write,
+}
+
 /// Whether `fsync` may leave metadata unwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataOnly {
@@ -188,8 +204,19 @@ pub struct FileDescription {
     pub position: Mutex<u64>,
     /// `F_SETOWN`, `F_SETSIG`.
     pub owner: Mutex<FileOwner>,
-    /// Told when the last descriptor is gone, after `ops` have been dropped (lock owner, epoll).
+    /// Unlike any other description's (lock owner, epoll).
     pub identity: u64,
+    /// What it keeps others from doing with the inode; ended when the description is dropped.
+    denial: OnceLock<Denial>,
+}
+
+/// What an open file excludes (`ETXTBSY`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Denial {
+    /// Open for writing: it cannot be executed.
+    Execution,
+    /// Being executed: it cannot be opened for writing.
+    Writing,
 }
 
 /// Who gets `SIGIO` (`man 2 fcntl`).
@@ -222,8 +249,12 @@ impl FileDescription {
             ops,
             inode,
             location,
-            readable: !path_only && access != libc::O_WRONLY.cast_unsigned(),
-            writable: !path_only && access != libc::O_RDONLY.cast_unsigned(),
+            // Access mode 3 is neither: such a descriptor is only good for `ioctl`.
+            readable: !path_only
+                && (access == libc::O_RDONLY.cast_unsigned() || access == libc::O_RDWR.cast_unsigned()),
+            writable: !path_only
+                && (access == libc::O_WRONLY.cast_unsigned() || access == libc::O_RDWR.cast_unsigned()),
+            denial: OnceLock::new(),
             path_only,
             flags: AtomicU32::new(flags & !creation),
             position: Mutex::new(0),
@@ -258,8 +289,45 @@ impl FileDescription {
         Ok(())
     }
 
+    /// Excludes execution of the file for as long as this description lives.
+    ///
+    /// # Errors
+    /// `ETXTBSY`: it is being executed.
+    pub fn deny_execution(&self) -> SysResult<()> {
+        self.inode.attachments().add_writer()?;
+        let _ = self.denial.set(Denial::Execution);
+        Ok(())
+    }
+
+    /// Excludes writers for as long as this description lives.
+    ///
+    /// # Errors
+    /// `ETXTBSY`: it is open for writing.
+    pub fn deny_writing(&self) -> SysResult<()> {
+        self.inode.attachments().deny_writers()?;
+        let _ = self.denial.set(Denial::Writing);
+        Ok(())
+    }
+
+    /// Whether the file has a position.
+    pub fn is_seekable(&self) -> bool {
+        self.ops.is_seekable()
+    }
+
     /// Readiness, as `poll` sees it.
     pub fn poll(&self) -> PollEvents {
         self.ops.poll(self)
+    }
+}
+
+impl Drop for FileDescription {
+    fn drop(&mut self) {
+        let attachments = self.inode.attachments();
+        match self.denial.get() {
+            Some(Denial::Execution) => attachments.remove_writer(),
+            Some(Denial::Writing) => attachments.allow_writers(),
+            None => {}
+        }
+        attachments.release_description(self.identity);
     }
 }

@@ -3,28 +3,46 @@
 //! * [`Inode`], [`FileSystem`]: what a file system offers (`inode.rs`).
 //! * [`FileOps`], [`FileDescription`]: an open file (`file.rs`).
 //! * [`Dentry`], [`Mount`], [`Location`]: the tree of names (`dentry.rs`, `mount.rs`).
+//! * [`Walker`], [`OpenHow`]: from a path to a place and to an open file (`walk.rs`, `open.rs`).
 //! * [`FdTable`], [`FsContext`]: what a task holds of it (`descriptors.rs`, `context.rs`).
+//! * [`Vfs`]: what the kernel has of it: recent names, drivers, types of file systems (`state.rs`).
+//!
+//! README.md beside this file has the model and its invariants.
 
 mod anonymous;
 mod attachments;
 mod context;
 mod dentry;
+mod dentry_cache;
 mod descriptors;
+mod devices;
 mod file;
 mod inode;
+mod locks;
 mod mount;
+mod open;
+mod permission;
+mod state;
+mod walk;
 
 pub use anonymous::{AnonymousInode, AnonymousKind};
-pub use attachments::Attachments;
+pub use attachments::{Attachments, Slot};
 pub use context::FsContext;
-pub use dentry::{Dentry, Location};
+pub use dentry::{Dentry, Location, MayAsk, Reachable};
+pub use dentry_cache::{DENTRIES_KEPT, DentryCache, MISSING_KEPT};
 pub use descriptors::{FD_LIMIT_MAX, FdFlags, FdTable};
-pub use file::{DataOnly, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource};
+pub use devices::{DeviceClass, DeviceDriver, DeviceTable, FifoHook, FifoOpener, OpenedFifo, PartnerCame};
+pub use file::{DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource};
 pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
     ListedName, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
 };
-pub use mount::{Mount, MountFlags, MountNamespace};
+pub use locks::{InodeLocks, LockKind, LockWait, RangeLock, RangeOwner};
+pub use mount::{MOUNTS_MAX, Mount, MountFlags, MountInfo, MountNamespace, Recursive, Unmount};
+pub use open::{OpenHow, Opening};
+pub use permission::{Access, check_access, has, is_owner};
+pub use state::{FileSystemFactory, Vfs};
+pub use walk::{Last, Name, Parent, WalkFlags, Walker};
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -110,10 +110,8 @@ impl Metadata {
         if keeps_access_time(file) {
             return;
         }
-        let relative = file
-            .location
-            .as_ref()
-            .is_none_or(|place| place.mount.flags.lock().contains(MountFlags::RELATIME));
+        let relative =
+            file.location.as_ref().is_none_or(|place| place.mount.flags().contains(MountFlags::RELATIME));
         let due = self.access_ns <= self.modify_ns
             || self.access_ns <= self.change_ns
             || now.saturating_sub(self.access_ns) >= RELATIME_NS;
@@ -125,9 +123,10 @@ impl Metadata {
 
 fn keeps_access_time(file: &FileDescription) -> bool {
     file.flags() & libc::O_NOATIME.cast_unsigned() != 0
-        || file.location.as_ref().is_some_and(|place| {
-            place.mount.flags.lock().intersects(MountFlags::NOATIME | MountFlags::RDONLY)
-        })
+        || file
+            .location
+            .as_ref()
+            .is_some_and(|place| place.mount.flags().intersects(MountFlags::NOATIME | MountFlags::RDONLY))
 }
 
 /// A size `loff_t` can hold.
