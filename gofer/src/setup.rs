@@ -135,7 +135,8 @@ fn raise_limit(resource: Resource) -> Option<u64> {
 fn isolate(trees: &[Tree]) -> Result<(Vec<ServedTree>, OwnedFd), SetupError> {
     let failed = |step| move |error| SetupError::Mounts { step, error };
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
-        .map_err(|error| failed("leave the mount namespace")(Errno::from_raw_os_error(error as i32)))?;
+        .map_err(|error| Errno::from_io_error(&error.into()).unwrap_or(Errno::IO))
+        .map_err(failed("leave the mount namespace"))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(failed("stop mounts from propagating to the host"))?;
     let trees = trees.iter().map(clone_tree).collect::<Result<_, _>>()?;
