@@ -249,6 +249,13 @@ fn serve_everything(role: &str) -> std::process::ExitStatus {
         Gofer::start(&Setup { role: role.to_owned(), trees: &trees, devices: true, open_files: None });
     let first = Raw { socket: gofer.take_socket() };
     let second = try_second_channel(&first);
+    // One thread comes to its end before the process does.
+    let threads =
+        |gofer: &Gofer| fs::read_dir(format!("/proc/{}/task", gofer.pid())).map_or(0, Iterator::count);
+    drop(try_second_channel(&first));
+    while second.is_some() && !gofer.has_ended() && threads(&gofer) > 2 {
+        std::thread::yield_now();
+    }
     let client = Client::new(first.socket);
     // Whatever fails, fails because the gofer is gone.
     let _ = everything(&client);
