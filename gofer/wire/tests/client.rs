@@ -30,7 +30,8 @@ impl Fake {
             let mut buffer = vec![0; MAX_MESSAGE];
             while let Incoming::Request(length) = wire::receive_request(socket.as_fd(), &mut buffer) {
                 let mut clunks = Vec::new();
-                let request = Request::decode(&buffer[..length], &mut clunks).expect("our own client's request");
+                let request =
+                    Request::decode(&buffer[..length], &mut clunks).expect("our own client's request");
                 fake.clunked.lock().expect("a lock").extend(clunks);
                 let (reply, descriptor) = fake.answer(&request);
                 let mut message = Vec::new();
