@@ -281,7 +281,11 @@ impl GoferInode {
         file
     }
 
-    fn open_file(self: Arc<Self>, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
+    /// Opens a regular file. `O_DIRECT` is not passed on: the sentry's buffers are not aligned for it.
+    ///
+    /// # Errors
+    /// The gofer's.
+    pub fn open_regular(&self, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
         let synchronous = OpenFlags::from_bits_truncate(request.flags) & (OpenFlags::SYNC | OpenFlags::DSYNC);
         let file = if request.write && !synchronous.is_empty() {
             // `O_SYNC` belongs to the host's description, so this one is not shared.
@@ -290,7 +294,7 @@ impl GoferInode {
         } else {
             self.descriptor(if request.write { Use::Write } else { Use::Read })?
         };
-        Ok(RegularFile::new(self, file))
+        Ok(RegularFile::new(self.me(), file))
     }
 }
 
@@ -351,7 +355,7 @@ impl Inode for GoferInode {
 
     fn open(self: Arc<Self>, request: OpenRequest, _task: &Task) -> SysResult<Arc<dyn FileOps>> {
         match self.kind {
-            FileKind::Regular => self.open_file(request),
+            FileKind::Regular => self.open_regular(request),
             FileKind::Directory => Ok(Directory::new(self)),
             FileKind::Symlink => Err(ELOOP),
             _ => Err(ENXIO),
