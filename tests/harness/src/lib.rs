@@ -5,9 +5,11 @@
 //! the tests see `runsc` only as a command, so the same code drives crun or runc when
 //! `RUNSC_UNDER_TEST` names one of them.
 
+pub mod bundle;
 pub mod command;
 pub mod debian;
 pub mod guest_programs;
+pub mod host;
 pub mod report;
 pub mod sandbox;
 pub mod terminal;
