@@ -7,6 +7,8 @@
 
 pub mod bundle;
 pub mod command;
+pub mod console;
+pub mod container;
 pub mod debian;
 pub mod guest_programs;
 pub mod host;
