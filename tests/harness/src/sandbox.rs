@@ -36,7 +36,10 @@ impl Runtime {
     pub fn new(built: &str) -> Result<Runtime, String> {
         let other = std::env::var_os("RUNSC_UNDER_TEST").map(PathBuf::from);
         let state = tempfile::Builder::new().prefix("runsc-test.").tempdir().map_err(|e| e.to_string())?;
-        Ok(Runtime { is_ours: other.is_none(), binary: other.unwrap_or_else(|| built.into()), state })
+        let is_ours = other.is_none();
+        let binary = other.unwrap_or_else(|| built.into());
+        let binary = binary.canonicalize().map_err(|e| format!("{}: {e}", binary.display()))?;
+        Ok(Runtime { binary, is_ours, state })
     }
 
     pub fn binary(&self) -> &Path {
