@@ -13,7 +13,11 @@ pub use memory::{MAJOR as MEMORY_MAJOR, MemoryDevice};
 
 use super::tmpfs::Tmpfs;
 use crate::spec::TmpfsOptions;
-use crate::vfs::{DeviceNumber, FileSystem, NewKind, NewNode};
+use crate::task::Task;
+use crate::vfs::{
+    DeviceClass, DeviceDriver, DeviceNumber, DeviceTable, FileOps, FileSystem, Inode, NewKind, NewNode,
+    OpenRequest,
+};
 
 /// Whether there is a `/dev/console`: only where the container has a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,25 @@ pub fn new(
         make(name, NewKind::Directory, mode)?;
     }
     Ok(dev)
+}
+
+/// Registers the drivers that live here.
+pub fn register(devices: &DeviceTable) {
+    devices.register_major(DeviceClass::Character, MEMORY_MAJOR, Arc::new(MemoryDriver));
+}
+
+/// Opens the devices of major number 1.
+struct MemoryDriver;
+
+impl DeviceDriver for MemoryDriver {
+    fn open(
+        &self,
+        _task: &Task,
+        inode: &Arc<dyn Inode>,
+        _request: OpenRequest,
+    ) -> SysResult<Arc<dyn FileOps>> {
+        Ok(MemoryDevice::from_number(inode.attributes()?.device_number)?.file())
+    }
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ struct Batch {
 }
 
 impl Directory {
-    pub(super) fn new(inode: Arc<GoferInode>) -> Arc<dyn FileOps> {
+    pub(super) fn open(inode: Arc<GoferInode>) -> Arc<dyn FileOps> {
         Arc::new(Self { inode, batch: Mutex::new(None) })
     }
 

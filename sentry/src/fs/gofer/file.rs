@@ -17,7 +17,7 @@ pub struct RegularFile {
 }
 
 impl RegularFile {
-    pub(super) fn new(inode: Arc<GoferInode>, file: Arc<HostFile>) -> Arc<dyn FileOps> {
+    pub(super) fn open(inode: Arc<GoferInode>, file: Arc<HostFile>) -> Arc<dyn FileOps> {
         Arc::new(Self { inode, file })
     }
 }

@@ -294,7 +294,7 @@ impl GoferInode {
         } else {
             self.descriptor(if request.write { Use::Write } else { Use::Read })?
         };
-        Ok(RegularFile::new(self.me(), file))
+        Ok(RegularFile::open(self.me(), file))
     }
 }
 
@@ -340,6 +340,20 @@ impl Inode for GoferInode {
     }
 
     fn set_attributes(&self, change: &SetAttributes) -> SysResult<()> {
+        if let SetAttributes {
+            permissions: None,
+            uid: None,
+            gid: None,
+            size: Some(size),
+            access: None,
+            modify: None,
+        } = *change
+            && let Some(file) = self.live_descriptor(Use::Write)
+        {
+            file.set_size(size)?;
+            self.note_changed();
+            return Ok(());
+        }
         let changes = SetAttr {
             mode: change.permissions,
             uid: change.uid,
@@ -356,7 +370,7 @@ impl Inode for GoferInode {
     fn open(self: Arc<Self>, request: OpenRequest, _task: &Task) -> SysResult<Arc<dyn FileOps>> {
         match self.kind {
             FileKind::Regular => self.open_regular(request),
-            FileKind::Directory => Ok(Directory::new(self)),
+            FileKind::Directory => Ok(Directory::open(self)),
             FileKind::Symlink => Err(ELOOP),
             _ => Err(ENXIO),
         }

@@ -351,7 +351,7 @@ impl Inode for Node {
     fn open(self: Arc<Self>, request: OpenRequest, _task: &Task) -> SysResult<Arc<dyn FileOps>> {
         match &self.body {
             Body::Regular(_) => RegularFile::open(self, request.read),
-            Body::Directory(_) => Ok(Directory::new(self)),
+            Body::Directory(_) => Ok(Directory::open(self)),
             Body::Symlink(_) => Err(ELOOP),
             Body::Special => Err(ENXIO),
         }

@@ -104,7 +104,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    pub(super) fn new(node: Arc<Node>) -> Arc<dyn FileOps> {
+    pub(super) fn open(node: Arc<Node>) -> Arc<dyn FileOps> {
         Arc::new(Self { node })
     }
 }

@@ -6,13 +6,10 @@ use abi::errno::{ENXIO, SysResult};
 use parking_lot::RwLock;
 
 use super::node::Node;
-use crate::fs::host_files::Extent;
 use crate::fs::tmpfs::budget::Budget;
-use crate::fs::tmpfs::content::{Content, INLINE_MAX};
+use crate::fs::tmpfs::content::Content;
+use crate::fs::tmpfs::copying::copy_bytes;
 use crate::memory::HostFile;
-
-/// Bytes in flight while a file is copied up.
-const COPY_CHUNK: u64 = 256 * 1024;
 
 /// Where the bytes are.
 pub struct Data {
@@ -51,53 +48,11 @@ impl Data {
         }
         let content = Arc::new(Content::new(Arc::clone(budget)));
         if limit > 0 {
-            copy(&*lower()?, &content, limit)?;
+            copy_bytes(&*lower()?, &content, limit)?;
         }
         let mut upper = self.upper.write();
         Ok(Arc::clone(upper.get_or_insert(content)))
     }
-}
-
-fn copy(from: &HostFile, to: &Content, limit: u64) -> SysResult<()> {
-    let size = u64::try_from(from.status()?.st_size).unwrap_or(0).min(limit);
-    let whole = size <= INLINE_MAX;
-    let chunk = usize::try_from(COPY_CHUNK.min(size)).unwrap_or(0);
-    let mut buffer = vec![0; chunk];
-    let mut offset = 0;
-    while offset < size {
-        // Small files have no holes worth the question.
-        let end = if whole { size } else { data_after(from, &mut offset, size)? };
-        while offset < end {
-            let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
-            let count = from.read_at(offset, buffer.get_mut(..room).unwrap_or_default())?;
-            if count == 0 {
-                // Shorter than it said: the rest is a hole.
-                return to.set_size(size);
-            }
-            write_all(to, offset, buffer.get(..count).unwrap_or_default())?;
-            offset += count as u64;
-        }
-    }
-    to.set_size(size)
-}
-
-/// Moves `offset` to the next data, and returns where they end.
-fn data_after(file: &HostFile, offset: &mut u64, size: u64) -> SysResult<u64> {
-    match file.find_extent(*offset, Extent::Data) {
-        Ok(begin) => *offset = begin.min(size),
-        Err(ENXIO) => *offset = size,
-        Err(error) => return Err(error),
-    }
-    if *offset == size { Ok(size) } else { Ok(file.find_extent(*offset, Extent::Hole)?.min(size)) }
-}
-
-fn write_all(to: &Content, mut offset: u64, mut bytes: &[u8]) -> SysResult<()> {
-    while !bytes.is_empty() {
-        let count = to.write(offset, bytes)?;
-        offset += count as u64;
-        bytes = bytes.get(count..).unwrap_or_default();
-    }
-    Ok(())
 }
 
 impl Node {

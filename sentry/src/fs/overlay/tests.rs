@@ -275,3 +275,49 @@ fn everything_is_freed_with_the_overlay() {
     drop(pair);
     assert!(weak.upgrade().is_none());
 }
+
+#[test]
+fn threads_that_change_the_same_names_leave_counts_true() {
+    let pair = pair();
+    let root = &pair.upper;
+    let d = root.lookup(b"d").unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let d = &d;
+            scope.spawn(move || {
+                for round in 0..300_u16 {
+                    let (from, to) =
+                        if (u16::from(thread) + round).is_multiple_of(2) { (root, d) } else { (d, root) };
+                    let name = [b'n', b'0' + u8::try_from(round % 3).unwrap()];
+                    let _ = from.create(&name, &new(NewKind::Directory));
+                    let _ = from.create(b"file", &new(NewKind::Regular));
+                    let _ = from.rename(&name, to, b"x", round.is_multiple_of(5));
+                    let _ = from.rename(b"f", to, b"file", false);
+                    let _ = from.lookup(b"file").map(|file| to.link(b"f", &file));
+                    let _ = to.lookup(b"x").map(|x| to.remove_directory(b"x", &x));
+                    let _ = from.lookup(b"g").map(|g| from.unlink(b"file", &g));
+                }
+            });
+        }
+    });
+    for directory in [root, &d] {
+        let names = directory.names().unwrap();
+        let directories = names.iter().filter(|entry| entry.kind == libc::DT_DIR).count();
+        assert_eq!(directory.attributes().unwrap().links as usize, 2 + directories);
+        for entry in names {
+            directory.lookup(&entry.name).unwrap();
+        }
+    }
+    let mut files = std::collections::BTreeMap::new();
+    for directory in [root, &d] {
+        for entry in directory.names().unwrap().iter().filter(|entry| entry.kind == libc::DT_REG) {
+            *files.entry(entry.inode).or_insert(0) += 1;
+        }
+    }
+    for directory in [root, &d] {
+        for entry in directory.names().unwrap().iter().filter(|entry| entry.kind == libc::DT_REG) {
+            let links = directory.lookup(&entry.name).unwrap().attributes().unwrap().links;
+            assert_eq!(Some(&links), files.get(&entry.inode), "{:?}", entry.name);
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! How much memory and how many inodes one instance of a memory file system may use (`size=`, `nr_inodes=` of `man 5 tmpfs`).
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::errno::{ENOSPC, SysResult};
+use nix::sys::resource::{Resource, getrlimit};
 
 /// The unit of accounting.
 pub const PAGE: u64 = 4096;
@@ -19,7 +21,8 @@ pub struct Budget {
 impl Budget {
     /// `size=` in bytes and `nr_inodes=`; zero is no limit of its own, as for Linux, and becomes the default.
     pub fn new(size_bytes: Option<u64>, inodes: Option<u64>, memory_limit_bytes: Option<u64>) -> Self {
-        let half_pages = half_of_memory(memory_limit_bytes).div_ceil(PAGE);
+        // Linux's default: half of the memory, here of what the sandbox may have.
+        let half_pages = (memory(memory_limit_bytes) / 2).div_ceil(PAGE);
         let pages_max = match size_bytes {
             Some(size) if size > 0 => size.div_ceil(PAGE),
             _ => half_pages,
@@ -92,10 +95,32 @@ fn give(used: &AtomicU64, count: u64) {
     let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(count)));
 }
 
-/// Linux's default for `size=`: half of the memory, here of what the sandbox may have.
-fn half_of_memory(limit_bytes: Option<u64>) -> u64 {
-    let host = nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
-    limit_bytes.map_or(host, |limit| limit.min(host)) / 2
+/// What the sandbox may have of the host's memory.
+pub fn memory(limit_bytes: Option<u64>) -> u64 {
+    let host = host_limits().memory_bytes;
+    limit_bytes.map_or(host, |limit| limit.min(host))
+}
+
+/// What the host allows this process. Asked once, when the first file system is made: afterwards the sentry's own filter may
+/// forbid the question.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLimits {
+    /// All of the host's memory.
+    pub memory_bytes: u64,
+    /// Descriptors that memory files may use: half of `RLIMIT_NOFILE`.
+    pub memory_files: u64,
+}
+
+/// See [`HostLimits`].
+pub fn host_limits() -> HostLimits {
+    static LIMITS: OnceLock<HostLimits> = OnceLock::new();
+    *LIMITS.get_or_init(|| {
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        HostLimits {
+            memory_bytes: nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total()),
+            memory_files: files / 2,
+        }
+    })
 }
 
 #[cfg(test)]

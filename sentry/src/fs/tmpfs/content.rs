@@ -9,14 +9,14 @@
 //! Pages are charged to the [`Budget`] before they are used. Below `dense` every page is known to be there, so a
 //! sequential write needs no question to the host; elsewhere the host is asked afterwards how much there is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use abi::errno::{EFBIG, EINVAL, ENOSPC, ENXIO, EOPNOTSUPP, SysResult};
 use nix::sys::memfd::MFdFlags;
 use parking_lot::Mutex;
 
-use super::budget::{Budget, PAGE};
+use super::budget::{Budget, PAGE, host_limits};
 use super::metadata::checked_size;
 use crate::fs::host_files::Extent;
 use crate::memory::{HostFile, errno};
@@ -55,11 +55,7 @@ static SLOTS: AtomicU64 = AtomicU64::new(0);
 
 impl Slot {
     fn take() -> Option<Self> {
-        static MAX: OnceLock<u64> = OnceLock::new();
-        let max = *MAX.get_or_init(|| {
-            let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-            limit.map_or(512, |(soft, _)| soft / 2)
-        });
+        let max = host_limits().memory_files;
         SLOTS
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| (used < max).then_some(used + 1))
             .ok()

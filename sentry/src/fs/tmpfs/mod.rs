@@ -11,8 +11,10 @@
 
 pub mod budget;
 pub mod content;
+pub mod copying;
 pub mod metadata;
 pub mod names;
+pub mod options;
 pub mod xattrs;
 
 mod node;
@@ -155,23 +157,31 @@ fn kernel_mount() -> &'static Arc<Tmpfs> {
     })
 }
 
-/// A new memory file without a name (`memfd_create`), mode 0777; `name` is what `/proc/PID/fd` shows after `/memfd:`. It begins
-/// with `F_SEAL_SEAL` unless `allow_sealing`.
+/// Whether seals can be added to a memory file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealing {
+    /// `MFD_ALLOW_SEALING`
+    Allowed,
+    /// It begins with `F_SEAL_SEAL`.
+    Forbidden,
+}
+
+/// A new memory file without a name (`memfd_create`), mode 0777; `name` is what `/proc/PID/fd` shows after `/memfd:`.
 ///
 /// # Errors
 /// `ENFILE`, `ENOSPC`, `ENOMEM`.
 pub fn anonymous_file(
     name: &[u8],
-    allow_sealing: bool,
+    sealing: Sealing,
     uid: u32,
     gid: u32,
 ) -> SysResult<(Arc<dyn Inode>, Arc<dyn FileOps>)> {
     let name = CString::new(name).map_err(|_| EINVAL)?;
     let node = Node::memory_file(&kernel_mount().instance, &name, uid, gid)?;
-    if !allow_sealing {
+    if sealing == Sealing::Forbidden {
         change_seals(&*node, libc::F_SEAL_SEAL)?;
     }
-    let ops = RegularFile::new(Arc::clone(&node));
+    let ops = RegularFile::open(Arc::clone(&node));
     Ok((node, ops))
 }
 

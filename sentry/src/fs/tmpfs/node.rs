@@ -350,8 +350,8 @@ impl Inode for Node {
 
     fn open(self: Arc<Self>, _request: OpenRequest, _task: &Task) -> SysResult<Arc<dyn FileOps>> {
         match &self.body {
-            Body::Regular(_) | Body::MemoryFile(..) => Ok(RegularFile::new(self)),
-            Body::Directory(_) => Ok(Directory::new(self)),
+            Body::Regular(_) | Body::MemoryFile(..) => Ok(RegularFile::open(self)),
+            Body::Directory(_) => Ok(Directory::open(self)),
             Body::Symlink(_) => Err(ELOOP),
             Body::Special => Err(ENXIO),
         }

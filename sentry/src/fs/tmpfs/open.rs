@@ -18,7 +18,7 @@ pub struct RegularFile {
 }
 
 impl RegularFile {
-    pub(super) fn new(node: Arc<Node>) -> Arc<dyn FileOps> {
+    pub(super) fn open(node: Arc<Node>) -> Arc<dyn FileOps> {
         Arc::new(Self { node })
     }
 }
@@ -75,7 +75,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    pub(super) fn new(node: Arc<Node>) -> Arc<dyn FileOps> {
+    pub(super) fn open(node: Arc<Node>) -> Arc<dyn FileOps> {
         Arc::new(Self { node })
     }
 

@@ -121,7 +121,7 @@ fn a_very_deep_tree_is_freed_without_recursion() {
 
 #[test]
 fn seals_are_the_hosts() {
-    let (inode, ops) = anonymous_file(b"x", true, 0, 0).unwrap();
+    let (inode, ops) = anonymous_file(b"x", Sealing::Allowed, 0, 0).unwrap();
     let file = FileDescription::new(ops, inode, None, 2);
     assert_eq!(file.ops.write(0, b"abc", &file), Ok(3));
     assert_eq!(seals(&file), Ok(0));
@@ -131,7 +131,7 @@ fn seals_are_the_hosts() {
     add_seals(&file, (libc::F_SEAL_WRITE | libc::F_SEAL_SEAL).cast_unsigned()).unwrap();
     assert_eq!(file.ops.write(0, b"abc", &file), Err(EPERM));
     assert_eq!(add_seals(&file, 2), Err(EPERM));
-    let (inode, ops) = anonymous_file(b"x", false, 0, 0).unwrap();
+    let (inode, ops) = anonymous_file(b"x", Sealing::Forbidden, 0, 0).unwrap();
     let file = FileDescription::new(ops, inode, None, 2);
     assert_eq!(seals(&file), Ok(1));
 }
@@ -142,7 +142,7 @@ fn a_listing_goes_on_where_it_stopped() {
     for name in [b"a", b"b", b"c", b"d"] {
         root.create(name, &new(NewKind::Regular)).unwrap();
     }
-    let ops = open::Directory::new(Arc::clone(fs.root_node()));
+    let ops = open::Directory::open(Arc::clone(fs.root_node()));
     let file = FileDescription::new(Arc::clone(&ops), Arc::clone(&root), None, 0);
     let read = |from: u64, most: usize| {
         let (mut names, mut position) = (Vec::new(), from);
