@@ -52,6 +52,14 @@ impl InitStdio {
             Self::Terminal(slave) => vec![slave.as_fd()],
         }
     }
+
+    /// Where the sentry says that it is dying: never our own standard error, which our caller may be reading to its end.
+    fn last_words(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Files([_, _, error]) => error.as_fd(),
+            Self::Terminal(slave) => slave.as_fd(),
+        }
+    }
 }
 
 /// Everything for [`create`].
@@ -118,11 +126,15 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
     let (file_sentry, file_gofer) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let log_descriptor = log.as_ref().map_or(null.as_fd(), |log| log.file.as_fd());
-    let last_words = io::stderr();
-    let common = [null.as_fd(), null.as_fd(), last_words.as_fd()];
+    let words = creation.stdio.last_words();
+    let common = [null.as_fd(), null.as_fd(), words];
 
-    // The gofer's filter lets it write to standard error only.
-    let gofer_words = log.as_ref().map_or(last_words.as_fd(), |log| log.file.as_fd());
+    // Its filter lets the gofer write to standard error only.
+    let gofer_words = match (&log, &creation.stdio) {
+        (Some(log), _) => log.file.as_fd(),
+        (None, InitStdio::Files(_)) => words,
+        (None, InitStdio::Terminal(_)) => null.as_fd(),
+    };
     let gofer_fds = [null.as_fd(), null.as_fd(), gofer_words, gofer_there.as_fd(), file_gofer.as_fd()];
     let (mut gofer, user_namespace) =
         fork_gofer(creation, &gofer_fds).attempt(|| "starting the gofer".to_owned())?;
