@@ -194,32 +194,7 @@ fn park(descriptor: OwnedFd) -> io::Result<OwnedFd> {
 /// Makes every capability inheritable and ambient, so that it survives the execution of the role by a user who is not
 /// the new user namespace's root yet (`capabilities(7)`, "Transformation of capabilities during execve()").
 fn keep_capabilities() -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let mut data = [Data::default(); 2];
-    // SAFETY: version 3 reads and writes exactly two `Data`s; both pointers are to live values of that layout.
-    if unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    for half in &mut data {
-        half.inheritable = half.permitted;
-    }
-    // SAFETY: as above.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let data = set_inheritable(|half| half.permitted)?;
     for (half, base) in data.iter().zip([0u64, 32]) {
         for bit in (0..32u64).filter(|bit| half.permitted >> bit & 1 == 1) {
             // SAFETY: this `prctl` takes integers only.
@@ -234,8 +209,44 @@ fn keep_capabilities() -> io::Result<()> {
     Ok(())
 }
 
+/// `struct __user_cap_header_struct`, `capget(2)`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+/// `struct __user_cap_data_struct`: 32 capabilities.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Changes the calling thread's inheritable set only; returns all sets as they are then.
+fn set_inheritable(wanted: impl Fn(&CapabilityData) -> u32) -> io::Result<[CapabilityData; 2]> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = CapabilityHeader { version: VERSION_3, pid: 0 };
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: version 3 writes exactly two `CapabilityData`s; both pointers are to live values of the right layout.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for half in &mut data {
+        half.inheritable = wanted(half);
+    }
+    // SAFETY: as above, and it only reads.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(data)
+}
+
 /// Undoes [`keep_capabilities`] once the role has become root of its user namespace: nothing is to be inherited further.
 pub fn forget_inheritable_capabilities() -> io::Result<()> {
+    set_inheritable(|_| 0)?;
     // SAFETY: this `prctl` takes integers only.
     if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0u64, 0u64, 0u64) } < 0 {
         return Err(io::Error::last_os_error());
