@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod debian;
 pub mod guest_programs;
 pub mod host;
+pub mod inject;
 pub mod report;
 pub mod sandbox;
 pub mod terminal;
