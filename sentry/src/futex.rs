@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::errno::{EAGAIN, EFAULT, EINVAL, SysResult};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::memory::Backing;
 use crate::task::Task;
@@ -73,62 +74,80 @@ impl FutexTable {
         waiter
     }
 
-    fn leave(&self, waiter: &Arc<Waiter>) {
+    /// Takes a waiter out of its queue; `false` if somebody has woken it.
+    fn leave(&self, waiter: &Arc<Waiter>) -> bool {
         let mut queues = self.queues.lock();
         let key = *waiter.key.lock();
-        if let Some(queue) = queues.get_mut(&key) {
-            queue.retain(|other| !Arc::ptr_eq(other, waiter));
-            if queue.is_empty() {
-                queues.remove(&key);
-            }
+        let Some(queue) = queues.get_mut(&key) else { return false };
+        let before = queue.len();
+        queue.retain(|other| !Arc::ptr_eq(other, waiter));
+        let was_queued = queue.len() != before;
+        if queue.is_empty() {
+            queues.remove(&key);
         }
+        was_queued
     }
 
     /// Wakes up to `count` waiters whose bit set meets `bitset`, in the order they came; returns how many.
     pub fn wake(&self, key: FutexKey, count: usize, bitset: u32) -> usize {
-        let mut woken = Vec::new();
-        {
+        let woken = {
             let mut queues = self.queues.lock();
             let Some(queue) = queues.get_mut(&key) else { return 0 };
-            let mut index = 0;
-            while index < queue.len() && woken.len() < count {
-                if queue[index].bitset & bitset != 0 {
-                    woken.push(queue.remove(index));
-                } else {
-                    index += 1;
-                }
-            }
+            let woken = take_first(queue, count, bitset);
             if queue.is_empty() {
                 queues.remove(&key);
             }
-        }
-        for waiter in &woken {
-            waiter.woken.store(true, Ordering::Release);
-            waiter.queue.wake(PollEvents::IN);
-        }
+            woken
+        };
+        notify(&woken);
         woken.len()
     }
 
-    /// Wakes up to `wake` waiters and moves up to `move_` of the rest to another word; returns both numbers.
+    /// Wakes up to `wake` waiters and moves up to `limit` of the rest to another word; returns both numbers.
     pub fn requeue(&self, from: FutexKey, to: FutexKey, wake: usize, limit: usize) -> (usize, usize) {
-        let woken = self.wake(from, wake, MATCH_ANY);
-        if from == to {
-            return (woken, 0);
-        }
-        let mut queues = self.queues.lock();
-        let Some(mut queue) = queues.remove(&from) else { return (woken, 0) };
-        let moved: Vec<Arc<Waiter>> = queue.drain(..queue.len().min(limit)).collect();
-        if !queue.is_empty() {
-            queues.insert(from, queue);
-        }
-        for waiter in &moved {
-            *waiter.key.lock() = to;
-        }
-        let count = moved.len();
-        if count != 0 {
-            queues.entry(to).or_default().extend(moved);
-        }
-        (woken, count)
+        let (woken, moved) = {
+            let mut queues = self.queues.lock();
+            let Some(mut queue) = queues.remove(&from) else { return (0, 0) };
+            let woken = take_first(&mut queue, wake, MATCH_ANY);
+            let count = queue.len().min(limit);
+            if from == to {
+                // They stay where they are, and count as moved, as on Linux.
+                if !queue.is_empty() {
+                    queues.insert(from, queue);
+                }
+            } else {
+                let moved: Vec<Arc<Waiter>> = queue.drain(..count).collect();
+                if !queue.is_empty() {
+                    queues.insert(from, queue);
+                }
+                for waiter in &moved {
+                    *waiter.key.lock() = to;
+                }
+                if count != 0 {
+                    queues.entry(to).or_default().extend(moved);
+                }
+            }
+            (woken, count)
+        };
+        notify(&woken);
+        (woken.len(), moved)
+    }
+}
+
+fn take_first(queue: &mut Vec<Arc<Waiter>>, count: usize, bitset: u32) -> Vec<Arc<Waiter>> {
+    let mut left = count;
+    let wanted = |waiter: &mut Arc<Waiter>| {
+        let take = left != 0 && waiter.bitset & bitset != 0;
+        left -= usize::from(take);
+        take
+    };
+    queue.extract_if(.., wanted).collect()
+}
+
+fn notify(woken: &[Arc<Waiter>]) {
+    for waiter in woken {
+        waiter.woken.store(true, Ordering::Release);
+        waiter.queue.wake(PollEvents::IN);
     }
 }
 
@@ -138,10 +157,37 @@ struct Place<'a> {
     waiter: Arc<Waiter>,
 }
 
+impl Place<'_> {
+    /// Ends a wait that found its word changed. Who came to wake somebody may have taken this waiter
+    /// for one: then the next gets the wake-up.
+    fn give_up(&self) {
+        if !self.table.leave(&self.waiter) {
+            let key = *self.waiter.key.lock();
+            self.table.wake(key, 1, self.waiter.bitset);
+        }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.table.leave(&self.waiter);
     }
+}
+
+/// The first place whose waiter has been woken.
+fn woken_one(places: &[Place<'_>]) -> Option<usize> {
+    places.iter().position(|place| place.waiter.woken.load(Ordering::Acquire))
+}
+
+/// A word to wait at.
+#[derive(Clone, Copy, Debug)]
+pub struct FutexWord {
+    /// [`Task::futex_key`]
+    pub key: FutexKey,
+    /// Where it is read.
+    pub address: u64,
+    /// What it must hold.
+    pub expected: u32,
 }
 
 /// Why a futex wait gave nothing.
@@ -187,30 +233,55 @@ impl Task {
         })
     }
 
-    /// `FUTEX_WAIT`: waits until somebody wakes the word, if it still holds `expected`.
+    /// `FUTEX_WAIT`: waits until somebody wakes the word, if it still holds what is expected.
     ///
     /// # Errors
     /// See [`FutexWaitError`].
     pub async fn futex_wait(
         &self,
-        key: FutexKey,
-        address: u64,
-        expected: u32,
+        word: FutexWord,
         bitset: u32,
         deadline: Option<Instant>,
     ) -> Result<(), FutexWaitError> {
+        self.futex_wait_any(&[word], bitset, deadline).await.map(|_| ())
+    }
+
+    /// `futex_waitv`: waits until somebody wakes one of the words; returns which.
+    ///
+    /// # Errors
+    /// See [`FutexWaitError`].
+    pub async fn futex_wait_any(
+        &self,
+        words: &[FutexWord],
+        bitset: u32,
+        deadline: Option<Instant>,
+    ) -> Result<usize, FutexWaitError> {
         let table = &self.kernel.futexes;
-        let place = Place { table, waiter: table.enter(key, bitset) };
-        let value: u32 = self.read_value(address)?;
-        if value != expected {
-            return Err(EAGAIN.into());
+        let mut places: SmallVec<[Place<'_>; 1]> = SmallVec::new();
+        for word in words {
+            places.push(Place { table, waiter: table.enter(word.key, bitset) });
+            let read = self.read_value::<u32>(word.address);
+            if read != Ok(word.expected) {
+                // A wake-up of an earlier word was meant for this task: it wins.
+                let stale = places.pop();
+                stale.iter().for_each(Place::give_up);
+                if let Some(index) = places.iter().position(|place| !table.leave(&place.waiter)) {
+                    return Ok(index);
+                }
+                return Err(read.err().unwrap_or(EAGAIN).into());
+            }
         }
-        let waiter = &place.waiter;
-        self.wait_on(&waiter.queue, PollEvents::IN, deadline, || {
-            waiter.woken.load(Ordering::Acquire).then_some(())
+        let queues: SmallVec<[(&WaitQueue, PollEvents); 1]> =
+            places.iter().map(|place| (&place.waiter.queue, PollEvents::IN)).collect();
+        let result = self.wait_on_all(&queues, deadline, || woken_one(&places)).await;
+        // Whoever woke this task between its last look and now must not have woken nobody.
+        result.or_else(|error| {
+            let left = places.iter().map(|place| table.leave(&place.waiter));
+            left.collect::<SmallVec<[bool; 1]>>()
+                .iter()
+                .position(|was_queued| !was_queued)
+                .ok_or(FutexWaitError::Wait(error))
         })
-        .await
-        .map_err(FutexWaitError::Wait)
     }
 
     /// Wakes waiters of a word whose sharing is not known (`CLONE_CHILD_CLEARTID`, robust lists).
@@ -286,12 +357,32 @@ mod tests {
     }
 
     #[test]
+    fn a_wake_up_taken_by_one_who_gives_up_goes_to_the_next() {
+        let table = FutexTable::default();
+        let stale = Place { table: &table, waiter: table.enter(A, MATCH_ANY) };
+        let other = table.enter(A, MATCH_ANY);
+        assert_eq!(table.wake(A, 1, MATCH_ANY), 1);
+        assert!(!other.woken.load(Ordering::Relaxed));
+        stale.give_up();
+        assert!(other.woken.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn waiters_requeued_to_their_own_word_stay_and_count() {
+        let table = FutexTable::default();
+        let _waiters: Vec<_> = (0..3).map(|_| table.enter(A, MATCH_ANY)).collect();
+        assert_eq!(table.requeue(A, A, 1, 9), (1, 2));
+        assert_eq!(table.wake(A, 9, MATCH_ANY), 2);
+    }
+
+    #[test]
     fn requeued_waiters_wait_at_the_other_word() {
         let table = FutexTable::default();
         let waiters: Vec<_> = (0..3).map(|_| table.enter(A, MATCH_ANY)).collect();
         assert_eq!(table.requeue(A, B, 1, 9), (1, 2));
         assert_eq!(table.wake(A, 9, MATCH_ANY), 0);
-        table.leave(&waiters[2]);
+        assert!(table.leave(&waiters[2]));
+        assert!(!table.leave(&waiters[0]), "woken waiters have left");
         assert_eq!(table.wake(B, 9, MATCH_ANY), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! The root object: everything else can be reached from here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use platform::{Platform, SyscallRequest};
@@ -12,6 +13,7 @@ use crate::reactor::Reactor;
 use crate::task::{ExitStatus, ProcessTable, Reply, Task, ThreadGroup};
 use crate::time::Timers;
 use crate::vfs::Vfs;
+use crate::uts::Uts;
 use crate::wait::WaitQueue;
 
 /// The system calls, handed to the kernel at boot by the crate above it.
@@ -22,12 +24,21 @@ pub trait SyscallTable: Send + Sync {
 
 /// What programs are told of the machine (`man 3 getauxval`).
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(missing_docs, reason = "AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ")]
 pub struct HostFacts {
+    /// `AT_HWCAP`
     pub hardware_capabilities: u64,
+    /// `AT_HWCAP2`
     pub hardware_capabilities_2: u64,
+    /// `AT_MINSIGSTKSZ`
     pub minimum_signal_stack: u64,
+    /// How many processors applications see, numbered from 0; at most [`PROCESSORS_MAX`].
+    pub processors: u32,
+    /// The host's memory in bytes.
+    pub total_memory: u64,
 }
+
+/// Processors shown at most: as many as an affinity mask has bits.
+pub const PROCESSORS_MAX: u32 = 64;
 
 /// See the module's text.
 pub struct Kernel {
@@ -43,6 +54,8 @@ pub struct Kernel {
     pub processes: ProcessTable,
     /// Waiters at words of memory.
     pub futexes: FutexTable,
+    /// The names of the machine.
+    pub uts: Uts,
     /// Stops all tasks.
     pub freezer: Freezer,
     /// Names, drivers and file system types.
@@ -51,6 +64,8 @@ pub struct Kernel {
     pub system_calls: &'static dyn SyscallTable,
     /// What programs are told of the machine.
     pub host_facts: HostFacts,
+    /// The sandbox's limit of memory in bytes; 0: none but the host's.
+    memory_limit: AtomicU64,
     /// How init ended, once it has.
     init_status: Mutex<Option<ExitStatus>>,
     /// Told when init has ended.
@@ -77,9 +92,11 @@ impl Kernel {
             timers,
             processes: ProcessTable::new(tasks),
             futexes: FutexTable::default(),
+            uts: Uts::default(),
             freezer: Freezer::default(),
             vfs: Vfs::default(),
             system_calls,
+            memory_limit: AtomicU64::new(0),
             init_status: Mutex::new(None),
             init_exited: WaitQueue::new(),
         }))
@@ -92,6 +109,29 @@ impl Kernel {
             group.kill();
         }
         self.init_exited.wake_all();
+    }
+
+    /// Tells applications that they have no more memory than this (`SandboxLimits::memory_bytes`).
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.memory_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Memory of the machine as applications see it, in bytes (`sysinfo`, `/proc/meminfo`).
+    pub fn total_memory(&self) -> u64 {
+        match self.memory_limit.load(Ordering::Relaxed) {
+            0 => self.host_facts.total_memory,
+            limit => limit.min(self.host_facts.total_memory),
+        }
+    }
+
+    /// Bytes that applications have mapped and may write, an upper bound of what they use.
+    pub fn mapped_memory(&self) -> u64 {
+        let groups = self.processes.groups();
+        groups.iter().filter_map(|group| group.leader()).fold(0, |sum, task| {
+            let regions = task.memory().regions();
+            let writable = regions.iter().filter(|region| region.protection.write);
+            sum + writable.map(crate::memory::Region::length).sum::<u64>()
+        })
     }
 
     /// How init ended, once it has.
@@ -112,6 +152,10 @@ impl HostFacts {
             hardware_capabilities: platform::auxiliary_value(libc::AT_HWCAP),
             hardware_capabilities_2: platform::auxiliary_value(libc::AT_HWCAP2),
             minimum_signal_stack: platform::auxiliary_value(libc::AT_MINSIGSTKSZ),
+            processors: std::thread::available_parallelism()
+                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+                .min(PROCESSORS_MAX),
+            total_memory: nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total()),
         }
     }
 }

@@ -17,5 +17,6 @@ pub mod spec;
 pub mod task;
 pub mod time;
 pub mod timers;
+pub mod uts;
 pub mod vfs;
 pub mod wait;

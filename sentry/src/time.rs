@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 /// The host's clocks.
 pub use nix::time::ClockId as HostClock;
+use crate::task::{CpuTimes, Task, ThreadGroup};
 
 /// Nanoseconds per second.
 pub const SECOND_NS: u64 = 1_000_000_000;
@@ -40,6 +41,11 @@ impl Instant {
 /// Wall-clock time in nanoseconds since the epoch.
 pub fn realtime_ns() -> u64 {
     clock_ns(nix::time::ClockId::CLOCK_REALTIME)
+}
+
+/// Time since the host's start, suspension included, in nanoseconds.
+pub fn boottime_ns() -> u64 {
+    clock_ns(nix::time::ClockId::CLOCK_BOOTTIME)
 }
 
 /// The host's time on one of its clocks, in nanoseconds.
@@ -146,5 +152,117 @@ impl Drop for Timer {
     fn drop(&mut self) {
         let removed = self.timers.upgrade().and_then(|timers| timers.armed.lock().remove(&self.key));
         drop(removed);
+    }
+}
+
+/// Which part of processor time a clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuPart {
+    /// In the application and in the kernel.
+    All,
+    /// In the application only.
+    User,
+}
+
+impl CpuPart {
+    const fn of(self, times: CpuTimes) -> u64 {
+        match self {
+            Self::All => times.user_ns.saturating_add(times.system_ns),
+            Self::User => times.user_ns,
+        }
+    }
+}
+
+/// A clock that applications read, sleep on and set timers by (`man 2 clock_gettime`).
+#[derive(Clone)]
+pub enum Clock {
+    /// One of the host's.
+    Host(nix::time::ClockId),
+    /// Processor time of a process.
+    Process(Weak<ThreadGroup>, CpuPart),
+    /// Processor time of a thread.
+    Thread(Weak<Task>, CpuPart),
+}
+
+/// Shortest time between two looks at a CPU clock; as on Linux, timers by such clocks are as exact as a tick.
+const LOOK_MIN_NS: u64 = 4_000_000;
+/// Longest time between two looks at a CPU clock that stands still.
+const LOOK_IDLE_MAX_NS: u64 = 128_000_000;
+/// What a look costs for each thread at most; bounds the share of a processor that looking takes.
+const LOOK_PER_THREAD_NS: u64 = 50_000;
+
+impl Clock {
+    /// What the clock shows, in nanoseconds. 0 for the processor time of what is gone.
+    pub fn now_ns(&self) -> u64 {
+        match self {
+            Self::Host(clock) => clock_ns(*clock),
+            Self::Process(group, part) => group.upgrade().map_or(0, |group| part.of(group.cpu_times())),
+            Self::Thread(task, part) => task.upgrade().map_or(0, |task| part.of(task.cpu_times())),
+        }
+    }
+
+    /// The step in which it advances, in nanoseconds.
+    pub fn resolution_ns(&self) -> u64 {
+        use nix::time::ClockId as Host;
+        match self {
+            Self::Host(clock)
+                if [Host::CLOCK_REALTIME_COARSE, Host::CLOCK_MONOTONIC_COARSE].contains(clock) =>
+            {
+                LOOK_MIN_NS
+            }
+            _ => 1,
+        }
+    }
+
+    /// Whether it counts processor time.
+    pub const fn is_cpu_time(&self) -> bool {
+        !matches!(self, Self::Host(_))
+    }
+
+    /// Whether what it counts is gone.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Host(_) => false,
+            Self::Process(group, _) => group.upgrade().is_none_or(|group| group.is_exiting()),
+            Self::Thread(task, _) => {
+                task.upgrade().is_none_or(|task| task.state() == crate::task::TaskState::Zombie)
+            }
+        }
+    }
+
+    /// When a host clock will show a time, as far as one knows now.
+    pub fn deadline(&self, time_ns: u64) -> Instant {
+        Instant::now().after_ns(time_ns.saturating_sub(self.now_ns()))
+    }
+
+    /// When to look again at a CPU clock that has `left_ns` to go and stood still the last `idle_looks` times.
+    pub fn next_look(&self, left_ns: u64, idle_looks: u32) -> Instant {
+        let threads = match self {
+            Self::Process(group, _) => group.upgrade().map_or(1, |group| group.thread_count().max(1)),
+            Self::Host(_) | Self::Thread(..) => 1,
+        };
+        Instant::now().after_ns(look_interval_ns(left_ns, threads as u64, idle_looks))
+    }
+}
+
+/// All threads may run at once, so the clock may get there `threads` times as early.
+fn look_interval_ns(left_ns: u64, threads: u64, idle_looks: u32) -> u64 {
+    let least = LOOK_MIN_NS.max(threads * LOOK_PER_THREAD_NS);
+    let idle = least.saturating_mul(1 << idle_looks.min(8)).min(LOOK_IDLE_MAX_NS.max(least));
+    (left_ns / threads.max(1)).max(if idle_looks == 0 { least } else { idle })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_cpu_clocks_are_looked_at_in_time_and_idle_ones_rarely() {
+        assert_eq!(look_interval_ns(SECOND_NS, 1, 0), SECOND_NS);
+        assert_eq!(look_interval_ns(SECOND_NS, 4, 0), SECOND_NS / 4);
+        assert_eq!(look_interval_ns(1, 1, 0), LOOK_MIN_NS);
+        assert_eq!(look_interval_ns(1, 1, 1), 2 * LOOK_MIN_NS);
+        assert_eq!(look_interval_ns(1, 1, u32::MAX), LOOK_IDLE_MAX_NS);
+        assert!(look_interval_ns(1, 10_000, 0) >= 10_000 * LOOK_PER_THREAD_NS);
     }
 }

@@ -4,11 +4,20 @@
 //! into a kernel object. Anything longer than a screen belongs there.
 #![forbid(unsafe_code)]
 
+pub mod clocks;
 pub mod clone_exec_exit;
+pub mod credentials;
 pub mod descriptor_files;
+pub mod futex;
 pub mod identity;
+pub mod limits;
 pub mod memory_map;
 pub mod poll_epoll;
+pub mod prctl;
+pub mod random;
+pub mod registers;
+pub mod restart;
 pub mod signals;
+pub mod system;
 pub mod table;
 pub mod wait;

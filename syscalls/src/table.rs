@@ -4,6 +4,7 @@
 //! Dispatch, `--strace` and `runsc syscalls` all read it. Registers are decoded to the types in a
 //! body's own signature ([`FromRegister`]); decoding cannot fail, judging is the body's business.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -177,12 +178,21 @@ pub(crate) use call;
 
 /// The families, each listing its calls beside their bodies.
 const FAMILIES: &[&[Entry]] = &[
+    crate::clocks::CALLS,
     crate::clone_exec_exit::CALLS,
-    crate::identity::CALLS,
+    crate::credentials::CALLS,
     crate::descriptor_files::CALLS,
+    crate::futex::CALLS,
+    crate::identity::CALLS,
+    crate::limits::CALLS,
     crate::memory_map::CALLS,
     crate::poll_epoll::CALLS,
+    crate::prctl::CALLS,
+    crate::random::CALLS,
+    crate::registers::CALLS,
+    crate::restart::CALLS,
     crate::signals::CALLS,
+    crate::system::CALLS,
     crate::wait::CALLS,
 ];
 
@@ -211,14 +221,51 @@ pub struct Calls {
     counts: [AtomicU64; NUMBERS],
     /// Numbers that are not implemented, and how often each was asked for; bounded by [`UNKNOWN_MAX`].
     unknown: Mutex<BTreeMap<u64, u64>>,
+    /// Options of implemented calls that are not implemented; bounded by [`OPTIONS_MAX`].
+    options: Mutex<BTreeMap<OptionKey, u64>>,
 }
+
+/// A call and one of its options, by name.
+type OptionKey = (&'static str, Cow<'static, str>);
+
+/// What applications have asked for so far ([`Calls::counts`]).
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Implemented calls that were made.
+    pub made: Vec<(&'static str, u64)>,
+    /// Numbers that are not implemented.
+    pub unknown: Vec<(u64, u64)>,
+    /// Options that are not implemented, of calls that are.
+    pub options: Vec<(&'static str, Cow<'static, str>, u64)>,
+}
+
+/// Different options that are counted one by one.
+const OPTIONS_MAX: usize = 512;
 
 /// Different unknown numbers that are counted one by one.
 const UNKNOWN_MAX: usize = 1024;
 
 /// What [`sentry::kernel::Kernel`] is handed at boot.
-pub static TABLE: Calls =
-    Calls { counts: [const { AtomicU64::new(0) }; NUMBERS], unknown: Mutex::new(BTreeMap::new()) };
+pub static TABLE: Calls = Calls {
+    counts: [const { AtomicU64::new(0) }; NUMBERS],
+    unknown: Mutex::new(BTreeMap::new()),
+    options: Mutex::new(BTreeMap::new()),
+};
+
+/// Counts an option that an implemented call does not have, and logs it the first time.
+pub fn unimplemented_option(
+    task: &Task,
+    call: &'static str,
+    option: impl Into<Cow<'static, str>>,
+    arguments: &[u64],
+) {
+    TABLE.count_option(task, call, option.into(), arguments);
+}
+
+/// An option's name from its family, or its number.
+pub fn option_name(names: abi::define::Names, value: i64) -> Cow<'static, str> {
+    abi::define::name_in(names, value).map_or_else(|| format!("{value:#x}").into(), Cow::Borrowed)
+}
 
 impl SyscallTable for Calls {
     fn call<'a>(&self, task: &'a Arc<Task>, request: &SyscallRequest) -> Reply<'a> {
@@ -259,12 +306,44 @@ impl Calls {
         }
     }
 
-    /// Counts by name: implemented calls that were made, and others.
-    pub fn counts(&self) -> (Vec<(&'static str, u64)>, Vec<(u64, u64)>) {
+    fn count_option(&self, task: &Task, call: &'static str, option: Cow<'static, str>, arguments: &[u64]) {
+        let mut options = self.options.lock();
+        let key = (call, option);
+        if options.len() >= OPTIONS_MAX && !options.contains_key(&key) {
+            return;
+        }
+        let option = key.1.clone();
+        let count = options.entry(key).or_default();
+        *count += 1;
+        let first = *count == 1;
+        drop(options);
+        if first {
+            tracing::warn!(
+                target: "unimplemented",
+                call,
+                %option,
+                ?arguments,
+                pid = task.pid(),
+                "option of a system call not implemented"
+            );
+        }
+    }
+
+    /// Counts by name: what was made, and what was asked for in vain.
+    pub fn counts(&self) -> Counts {
         let made = X86_64.iter().flatten().filter_map(|entry| {
             let count = self.counts[entry.number].load(Ordering::Relaxed);
             (count != 0).then(|| (abi::numbers::name(entry.number).unwrap_or("?"), count))
         });
-        (made.collect(), self.unknown.lock().iter().map(|(number, count)| (*number, *count)).collect())
+        Counts {
+            made: made.collect(),
+            unknown: self.unknown.lock().iter().map(|(number, count)| (*number, *count)).collect(),
+            options: self
+                .options
+                .lock()
+                .iter()
+                .map(|((call, option), count)| (*call, option.clone(), *count))
+                .collect(),
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! Who a task is (`man 7 credentials`, `man 7 capabilities`). Immutable; changed by replacement.
 
+use std::sync::atomic::Ordering;
+
+use super::Task;
+
 /// User and group IDs, capabilities and what governs them. There is one user namespace: IDs here are those the
 /// container sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,5 +60,20 @@ impl Credentials {
     /// Whether the file-system group or a supplementary group is `gid`.
     pub fn is_in_group(&self, gid: u32) -> bool {
         self.fsgid == gid || self.groups.contains(&gid)
+    }
+}
+
+impl Task {
+    /// Whether one task may look into another (Linux's `ptrace_may_access` with real credentials).
+    pub fn may_inspect(&self, target: &Self) -> bool {
+        const CAP_SYS_PTRACE: u32 = 19;
+        if std::ptr::eq(&raw const *self.group, &raw const *target.group) {
+            return true;
+        }
+        let (own, other) = (self.credentials(), target.credentials());
+        let same = [other.uid, other.euid, other.suid].iter().all(|uid| *uid == own.uid)
+            && [other.gid, other.egid, other.sgid].iter().all(|gid| *gid == own.gid);
+        let dumpable = target.group.dumpable.load(Ordering::Relaxed);
+        same && dumpable && other.permitted & !own.permitted == 0 || own.has(CAP_SYS_PTRACE)
     }
 }

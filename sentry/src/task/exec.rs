@@ -247,6 +247,10 @@ impl Task {
         self.group.dumpable.store(credentials.euid == credentials.uid, Ordering::Relaxed);
         self.parent_death_signal.store(0, Ordering::Relaxed);
         self.group.timers.drop_for_exec();
+        {
+            let mut settings = self.settings.lock();
+            (settings.fs_base, settings.gs_base) = (0, 0);
+        }
         self.set_credentials(credentials);
         self.close_on_exec();
     }

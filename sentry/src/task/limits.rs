@@ -1,6 +1,6 @@
 //! Resource limits (`man 2 getrlimit`).
 
-use abi::errno::{EINVAL, SysResult};
+use abi::errno::{EINVAL, EPERM, SysResult};
 use parking_lot::Mutex;
 
 /// A soft and a hard limit; `u64::MAX` is `RLIM_INFINITY`.
@@ -85,7 +85,27 @@ impl Limits {
         usize::try_from(resource).ok().and_then(|index| self.list.lock().get(index).copied()).ok_or(EINVAL)
     }
 
-    /// By number; the caller has judged whether it may.
+    /// Changes a limit by number; returns the old one. Only the privileged may raise a hard limit.
+    ///
+    /// # Errors
+    /// `EINVAL`: no such resource, or the soft limit is above the hard one. `EPERM`.
+    pub fn change(&self, resource: u32, limit: Limit, privilege: Privilege) -> SysResult<Limit> {
+        let index = usize::try_from(resource).map_err(|_| EINVAL)?;
+        let mut list = self.list.lock();
+        let place = list.get_mut(index).ok_or(EINVAL)?;
+        if limit.soft > limit.hard {
+            return Err(EINVAL);
+        }
+        if index == Resource::OpenFiles as usize && limit.hard > OPEN_FILES_MAX {
+            return Err(EPERM);
+        }
+        if limit.hard > place.hard && privilege == Privilege::Ordinary {
+            return Err(EPERM);
+        }
+        Ok(std::mem::replace(place, limit))
+    }
+
+    /// By number, without judgement (the specification of a container).
     ///
     /// # Errors
     /// `EINVAL`.
@@ -94,5 +114,47 @@ impl Limits {
         let place = usize::try_from(resource).ok().and_then(|index| list.get_mut(index)).ok_or(EINVAL)?;
         *place = limit;
         Ok(())
+    }
+}
+
+/// `fs.nr_open`: nobody may raise `RLIMIT_NOFILE` beyond it.
+pub const OPEN_FILES_MAX: u64 = 1 << 20;
+
+/// Whether the one who asks has the capability that a change may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Without it.
+    Ordinary,
+    /// With it.
+    Privileged,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STACK: u32 = Resource::Stack as u32;
+
+    #[test]
+    fn hard_limits_may_be_lowered_by_all_and_raised_by_the_privileged() {
+        let limits = Limits::default();
+        let low = Limit { soft: 1 << 20, hard: 2 << 20 };
+        let high = Limit { soft: 1 << 20, hard: 3 << 20 };
+        assert_eq!(limits.change(STACK, low, Privilege::Ordinary).map(|old| old.soft), Ok(8 << 20));
+        assert_eq!(limits.change(STACK, high, Privilege::Ordinary), Err(EPERM));
+        assert_eq!(limits.change(STACK, high, Privilege::Privileged), Ok(low));
+        assert_eq!(limits.get(Resource::Stack), high);
+    }
+
+    #[test]
+    fn impossible_limits_change_nothing() {
+        let limits = Limits::default();
+        let before = limits.get(Resource::OpenFiles);
+        let inverted = Limit { soft: 2, hard: 1 };
+        let beyond = Limit { soft: 1, hard: OPEN_FILES_MAX + 1 };
+        assert_eq!(limits.change(7, inverted, Privilege::Privileged), Err(EINVAL));
+        assert_eq!(limits.change(7, beyond, Privilege::Privileged), Err(EPERM));
+        assert_eq!(limits.change(16, before, Privilege::Privileged), Err(EINVAL));
+        assert_eq!(limits.get(Resource::OpenFiles), before);
     }
 }

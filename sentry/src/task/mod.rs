@@ -16,6 +16,7 @@ mod image;
 mod limits;
 mod program_file;
 mod run;
+mod settings;
 mod spawn;
 mod stack;
 mod table;
@@ -25,8 +26,9 @@ pub use credentials::Credentials;
 pub use exec::ExecRequest;
 pub(crate) use exec::new_space;
 pub use group::{ChildEvent, CpuTimes, ExitStatus, ThreadGroup};
-pub use limits::{Limit, Limits, Resource};
+pub use limits::{Limit, Limits, OPEN_FILES_MAX, Privilege, Resource};
 pub use run::Reply;
+pub use settings::{TIMER_SLACK_DEFAULT_NS, TaskSettings};
 pub use spawn::{CloneRequest, INITIAL_MASK, VforkDone};
 pub use table::{ProcessTable, TASKS_MAX};
 pub use wait::{WaitFor, WaitKinds, WaitRequest, WaitResult};
@@ -97,6 +99,8 @@ pub struct Task {
     pub must_exit: Mutex<Option<ExitStatus>>,
     /// The CPUs it may use, as it set them; informative.
     pub affinity: Mutex<u64>,
+    /// What it asked for and is told again.
+    pub settings: Mutex<TaskSettings>,
     /// Start, for `/proc/PID/stat`.
     pub started: Instant,
     state: AtomicU32,
@@ -183,6 +187,7 @@ impl Task {
             restart_block: Mutex::new(None),
             must_exit: Mutex::new(None),
             affinity: Mutex::new(u64::MAX),
+            settings: Mutex::default(),
             started: Instant::now(),
             fault: Mutex::new(None),
             state: AtomicU32::new(TaskState::Running as u32),

@@ -187,6 +187,8 @@ impl Task {
             },
         );
         *child.affinity.lock() = *self.affinity.lock();
+        let fs_base = has(CloneFlags::CLONE_SETTLS).then_some(request.tls);
+        *child.settings.lock() = self.settings.lock().for_child(fs_base);
         if !is_thread {
             let parent = if has(CloneFlags::CLONE_PARENT) {
                 self.group.parent()
