@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use abi::errno::EINTR;
+use abi::user::UserAddress;
 use sentry::task::{RestartBlock, Task};
 use sentry::wait::CallResult;
 
-use crate::table::{Entry, Support, call, unimplemented_option};
-use crate::{clocks, futex};
+use crate::table::{Entry, IntoRegister, Support, call};
+use crate::{clocks, futex, poll_epoll};
 
 /// The calls of this file.
 pub const CALLS: &[Entry] = &[call!(RESTART_SYSCALL, sys_restart_syscall, wait 0, Support::Full)];
@@ -25,9 +26,9 @@ pub async fn sys_restart_syscall(task: &Arc<Task>) -> CallResult<u64> {
         Some(RestartBlock::Futex { arguments, deadline }) => {
             futex::continue_wait(task, arguments, deadline).await.map(|()| 0)
         }
-        Some(RestartBlock::Poll { count, .. }) => {
-            unimplemented_option(task, "restart_syscall", "poll", &[count.into()]);
-            Err(EINTR.into())
+        Some(RestartBlock::Poll { descriptors, count, deadline }) => {
+            let ready = poll_epoll::poll_until(task, UserAddress(descriptors), count, deadline).await?;
+            Ok(ready.into_register())
         }
         // The application asked for it, not the kernel.
         None => Err(EINTR.into()),
