@@ -12,8 +12,8 @@ use crate::futex::FutexTable;
 use crate::reactor::Reactor;
 use crate::task::{ExitStatus, ProcessTable, Reply, Task, ThreadGroup};
 use crate::time::Timers;
-use crate::vfs::Vfs;
 use crate::uts::Uts;
+use crate::vfs::Vfs;
 use crate::wait::WaitQueue;
 
 /// The system calls, handed to the kernel at boot by the crate above it.

@@ -9,9 +9,9 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use parking_lot::Mutex;
 
+use crate::task::{CpuTimes, Task, ThreadGroup};
 /// The host's clocks.
 pub use nix::time::ClockId as HostClock;
-use crate::task::{CpuTimes, Task, ThreadGroup};
 
 /// Nanoseconds per second.
 pub const SECOND_NS: u64 = 1_000_000_000;
