@@ -262,6 +262,15 @@ pub struct ListedName {
     pub kind: u8,
 }
 
+/// What a list of names is for, so that a file system knows what to bring along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamesFor {
+    /// An application lists the directory: attributes may be asked for next.
+    Listing,
+    /// To know which names exist.
+    Knowing,
+}
+
 /// Flags of an extended attribute change (`man 2 setxattr`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrSet {
@@ -439,7 +448,8 @@ pub trait Inode: Send + Sync + Any {
     ///
     /// # Errors
     /// `ENOTDIR`, `EOPNOTSUPP`. The gofer's.
-    fn names(&self) -> SysResult<Vec<ListedName>> {
+    fn names(&self, next: NamesFor) -> SysResult<Vec<ListedName>> {
+        let _ = next;
         Err(EOPNOTSUPP)
     }
 

@@ -35,7 +35,7 @@ pub use devices::{DeviceClass, DeviceDriver, DeviceTable, FifoHook, FifoOpener, 
 pub use file::{DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource};
 pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
-    ListedName, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
+    ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
 };
 pub use locks::{InodeLocks, LockKind, LockWait, RangeLock, RangeOwner};
 pub use mount::{MOUNTS_MAX, Mount, MountFlags, MountInfo, MountNamespace, Recursive, Unmount};

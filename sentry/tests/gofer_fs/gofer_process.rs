@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gofer::{Confinement, DeviceNodes, GoferConfig, Tree, TreeFlags};
 use sentry::fs::gofer::{GoferFs, GoferInode};
-use sentry::vfs::{FileDescription, FileSystem, Inode, NewKind, NewNode, OpenRequest};
+use sentry::vfs::{FileDescription, FileSystem, Inode, NamesFor, NewKind, NewNode, OpenRequest};
 use tempfile::TempDir;
 use wire::Client;
 
@@ -113,7 +113,7 @@ pub fn new(kind: NewKind<'_>) -> NewNode<'_> {
 
 /// The names in a directory, sorted.
 pub fn list(directory: &Arc<dyn Inode>) -> Vec<String> {
-    let names = directory.names().expect("names");
+    let names = directory.names(NamesFor::Listing).expect("names");
     let mut names: Vec<_> =
         names.into_iter().map(|entry| String::from_utf8_lossy(&entry.name).into_owned()).collect();
     names.sort();

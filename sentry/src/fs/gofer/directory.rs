@@ -12,7 +12,7 @@ use wire::{DirEntry, ReadDirFlags};
 
 use super::inode::GoferInode;
 use crate::fs::tmpfs::directory_seek;
-use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps, ListedName};
+use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps, ListedName, NamesFor};
 
 /// After `.`; the largest positions are left to ext4's end marker.
 const AFTER_DOT: u64 = i64::MAX.cast_unsigned() - 0x1001;
@@ -48,7 +48,7 @@ impl Directory {
         {
             return Ok((batch, index));
         }
-        let batch = Arc::new(self.inode.list(cookie)?);
+        let batch = Arc::new(self.inode.list(cookie, true)?);
         *self.batch.lock() = Some(Arc::clone(&batch));
         Ok((batch, 0))
     }
@@ -66,11 +66,12 @@ impl Batch {
 }
 
 impl GoferInode {
-    pub(super) fn all_names(&self) -> SysResult<Vec<ListedName>> {
+    pub(super) fn all_names(&self, next: NamesFor) -> SysResult<Vec<ListedName>> {
+        let attributes = next == NamesFor::Listing;
         let mut names = Vec::new();
         let mut cookie = 0;
         loop {
-            let batch = self.list(cookie)?;
+            let batch = self.list(cookie, attributes)?;
             let Some(last) = batch.entries.last() else { return Ok(names) };
             cookie = last.cookie;
             names.extend(batch.entries.into_iter().map(|entry| ListedName {
@@ -84,9 +85,10 @@ impl GoferInode {
         }
     }
 
-    fn list(&self, cookie: u64) -> SysResult<Batch> {
+    fn list(&self, cookie: u64, with_attributes: bool) -> SysResult<Batch> {
         let exclusive = self.tree.is_exclusive();
-        let flags = if exclusive { ReadDirFlags::ATTRIBUTES } else { ReadDirFlags::empty() };
+        let flags =
+            if exclusive && with_attributes { ReadDirFlags::ATTRIBUTES } else { ReadDirFlags::empty() };
         let (mut entries, end) = self.tree.client.read_dir(self.handle()?, cookie, flags)?;
         for entry in &mut entries {
             match entry.attr.take() {

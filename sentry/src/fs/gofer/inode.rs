@@ -2,12 +2,13 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::errno::{EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
 use parking_lot::Mutex;
-use wire::{Access, Attr, Handle, Name, OpenFlags, SetAttr, XattrFlags, XattrName};
+use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, XattrFlags, XattrName};
 
 use super::attributes::{self, HostKey};
 use super::directory::Directory;
@@ -17,7 +18,7 @@ use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
     Attachments, Attributes, CachePolicy, FileKind, FileOps, FileSystem, Inode, LinkTarget, ListedName,
-    NewNode, OpenRequest, SetAttributes, XattrSet,
+    NamesFor, NewNode, OpenRequest, SetAttributes, XattrSet,
 };
 
 /// What a shared descriptor of an inode is good for.
@@ -81,11 +82,19 @@ struct State {
     descriptors: [Weak<HostFile>; 3],
     /// From creation, for the open that follows.
     created: Option<Arc<HostFile>>,
+    /// The lookup opened the inode, and nobody has used that yet.
+    guessed: bool,
 }
 
 impl GoferInode {
     pub(super) fn new(tree: &Arc<Tree>, key: HostKey, attributes: Attributes) -> Arc<Self> {
-        let state = State { attributes, stale: false, descriptors: Default::default(), created: None };
+        let state = State {
+            attributes,
+            stale: false,
+            descriptors: Default::default(),
+            created: None,
+            guessed: false,
+        };
         Arc::new_cyclic(|me| Self {
             tree: Arc::clone(tree),
             me: me.clone(),
@@ -119,21 +128,26 @@ impl GoferInode {
     /// # Errors
     /// The gofer's; `ESTALE` if something else is there now.
     pub(super) fn handle(&self) -> SysResult<&Handle> {
-        if let Some(handle) = self.handle.get() {
-            return Ok(handle);
+        if self.handle.get().is_none() {
+            self.resolve(None)?;
         }
+        self.handle.get().ok_or(ESTALE)
+    }
+
+    /// Gets the handle of an inode that a listing brought, and opens it on the way.
+    fn resolve(&self, open: Option<(Access, OpenFlags)>) -> SysResult<Opened> {
         let (directory, name) = match &*self.origin.lock() {
             Origin::At(directory, name) => (Arc::clone(directory), name.clone()),
             Origin::Nowhere => return Err(ESTALE),
         };
-        let walked = self.tree.client.walk(directory.handle()?, &[Name::new(&name)?], None)?;
+        let walked = self.tree.client.walk(directory.handle()?, &[Name::new(&name)?], open)?;
         let node = walked.steps.into_iter().next().ok_or(ESTALE)?;
         if attributes::key(&node.attr) != self.key {
             return Err(ESTALE);
         }
         self.note_attr(&node.attr);
         self.note_handle(node.handle);
-        self.handle.get().ok_or(ESTALE)
+        Ok(walked.opened)
     }
 
     pub(super) fn note_handle(&self, handle: Handle) {
@@ -258,12 +272,37 @@ impl GoferInode {
             Use::Write => (Access::ReadWrite, OpenFlags::empty()),
             Use::Append => (Access::ReadWrite, OpenFlags::APPEND),
         };
-        let file = Arc::new(HostFile::new(self.tree.client.open(self.handle()?, access, flags)?));
-        if let Some(slot) = self.state.lock().descriptors.get_mut(purpose as usize) {
+        let descriptor = if self.handle.get().is_some() {
+            self.tree.client.open(self.handle()?, access, flags)?
+        } else {
+            match self.resolve(Some((access, flags)))? {
+                Opened::Descriptor(descriptor) => descriptor,
+                Opened::Failed(error) => return Err(error),
+                Opened::None => self.tree.client.open(self.handle()?, access, flags)?,
+            }
+        };
+        if purpose == Use::Read {
+            self.tree.guess.opened();
+        }
+        Ok(self.note_descriptor(purpose, descriptor))
+    }
+
+    /// Shares a new descriptor with whoever opens the inode next.
+    pub(super) fn note_descriptor(&self, purpose: Use, descriptor: OwnedFd) -> Arc<HostFile> {
+        let file = Arc::new(HostFile::new(descriptor));
+        let mut state = self.state.lock();
+        if let Some(slot) = state.descriptors.get_mut(purpose as usize) {
             *slot = Arc::downgrade(&file);
         }
+        drop(state);
         self.tree.keep(&file);
-        Ok(file)
+        file
+    }
+
+    /// The lookup that found the inode opened it, too.
+    pub(super) fn note_guessed(&self, descriptor: OwnedFd) {
+        self.note_descriptor(Use::Read, descriptor);
+        self.state.lock().guessed = true;
     }
 
     fn live_descriptor(&self, purpose: Use) -> Option<Arc<HostFile>> {
@@ -274,6 +313,9 @@ impl GoferInode {
             Use::Write | Use::Append => at(purpose),
         };
         if file.is_some() && purpose != Use::Append {
+            if std::mem::take(&mut state.guessed) {
+                self.tree.guess.opened();
+            }
             let created = state.created.take();
             drop(state);
             drop(created);
@@ -319,19 +361,21 @@ impl Inode for GoferInode {
     }
 
     fn attributes(&self) -> SysResult<Attributes> {
-        let file = {
+        let (file, is_written) = {
             let state = self.state.lock();
             let writer = state.descriptors.get(1..).unwrap_or_default().iter().find_map(Weak::upgrade);
             if self.tree.is_exclusive() && !state.stale && writer.is_none() {
                 return Ok(state.attributes);
             }
-            writer.or_else(|| state.descriptors.first().and_then(Weak::upgrade))
+            let is_written = writer.is_some();
+            (writer.or_else(|| state.descriptors.first().and_then(Weak::upgrade)), is_written)
         };
         if let Some(file) = file {
             let status = file.status()?;
             let mut state = self.state.lock();
             attributes::refresh(&mut state.attributes, &status);
-            state.stale = false;
+            // A writer may change them again without our knowing, through a mapping.
+            state.stale = is_written;
             return Ok(state.attributes);
         }
         let attr = self.tree.client.get_attr(self.handle()?)?;
@@ -455,8 +499,8 @@ impl Inode for GoferInode {
         }
     }
 
-    fn names(&self) -> SysResult<Vec<ListedName>> {
-        self.all_names()
+    fn names(&self, next: NamesFor) -> SysResult<Vec<ListedName>> {
+        self.all_names(next)
     }
 
     fn attachments(&self) -> &Attachments {

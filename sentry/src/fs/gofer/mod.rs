@@ -15,6 +15,7 @@
 mod attributes;
 mod directory;
 mod file;
+mod guess;
 mod inode;
 mod names;
 
@@ -28,13 +29,14 @@ use wire::{Attr, Client, TreeFlags};
 use crate::memory::HostFile;
 use crate::vfs::{DeviceNumber, FileSystem, FileSystemStatus, Inode, allocate_device};
 use attributes::HostKey;
+use guess::Guess;
 pub use inode::GoferInode;
 
 /// Descriptors of an exclusive tree that stay open after their last close, so that opening the file again asks
 /// nobody.
 const RECENT_MAX: usize = 256;
 /// Attributes that listings brought and nobody has asked for yet, for each tree.
-const PRIMED_MAX: usize = 16 * 1024;
+const PRIMED_MAX: usize = 4096;
 /// Where the number of a foreign host device begins in an inode number.
 const DEVICE_SHIFT: u32 = 48;
 
@@ -55,6 +57,8 @@ struct Tree {
     devices: Mutex<Vec<wire::DeviceNumber>>,
     /// Descriptors kept open, the oldest first.
     recent: Mutex<VecDeque<Arc<HostFile>>>,
+    /// Whether lookups should open what they find.
+    guess: Guess,
     /// Entries in all `primed` maps together.
     primed: std::sync::atomic::AtomicUsize,
     file_system: OnceLock<Weak<GoferFs>>,
@@ -74,6 +78,7 @@ impl GoferFs {
             inodes: Mutex::default(),
             devices: Mutex::default(),
             recent: Mutex::default(),
+            guess: Guess::new(attached.flags.contains(TreeFlags::EXCLUSIVE)),
             primed: std::sync::atomic::AtomicUsize::new(0),
             file_system: OnceLock::new(),
         });

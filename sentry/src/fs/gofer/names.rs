@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use abi::errno::{EIO, SysResult};
-use wire::{Access, CreateMode, DeviceNumber, Name, OpenFlags, RenameFlags, SpecialFile, WalkStop};
+use wire::{Access, CreateMode, DeviceNumber, Name, OpenFlags, Opened, RenameFlags, SpecialFile, WalkStop};
 
 use super::inode::GoferInode;
 use crate::memory::HostFile;
@@ -21,7 +21,8 @@ impl GoferInode {
             self.set_child(name, Some(&inode));
             return Ok(inode);
         }
-        let mut walked = self.tree.client.walk(self.handle()?, &[Name::new(name)?], None)?;
+        let open = self.tree.guess.will_open().then_some((Access::Read, OpenFlags::empty()));
+        let mut walked = self.tree.client.walk(self.handle()?, &[Name::new(name)?], open)?;
         let target = match walked.stop {
             WalkStop::Failed(error) => return Err(error),
             WalkStop::Symlink(target) => Some(target),
@@ -29,6 +30,12 @@ impl GoferInode {
         };
         let node = walked.steps.pop().ok_or(EIO)?;
         let inode = self.tree.held(node, target);
+        if let Opened::Descriptor(descriptor) = walked.opened {
+            inode.note_guessed(descriptor);
+        }
+        if inode.kind() == FileKind::Regular {
+            self.tree.guess.looked_up();
+        }
         self.set_child(name, Some(&inode));
         Ok(inode)
     }

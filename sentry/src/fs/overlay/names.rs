@@ -9,12 +9,14 @@ use super::node::Node;
 use crate::fs::tmpfs::budget::Budget;
 use crate::fs::tmpfs::metadata::Metadata;
 use crate::fs::tmpfs::names::Names;
-use crate::vfs::{Inode, ListedName, NewNode};
+use crate::vfs::{Inode, ListedName, NamesFor, NewNode};
 
 /// Names one inode may have.
 const LINK_MAX: u32 = 1 << 20;
-/// Names not found below after which a directory is listed once, to answer the next ones itself.
-const MISSES_BEFORE_LISTING: u32 = 2;
+/// Names not found below before a directory is listed once, to answer the next ones itself: at least so many, …
+const MISSES_BEFORE_LISTING: u64 = 8;
+/// … and one more for so many bytes of the directory, because a long listing costs as much as many questions.
+const SIZE_FOR_ONE_MISS: u64 = 512;
 
 /// The inside of a directory.
 pub struct Children {
@@ -163,15 +165,19 @@ impl Node {
     }
 
     fn missed(&self) {
-        let Ok(children) = self.children() else { return };
+        let (Ok(children), Some(lower)) = (self.children(), self.lower()) else { return };
         let misses = {
             let mut children = children.write();
             children.misses = children.misses.saturating_add(1);
-            children.misses
+            u64::from(children.misses)
         };
-        if misses == MISSES_BEFORE_LISTING {
+        if misses < MISSES_BEFORE_LISTING {
+            return;
+        }
+        let size = lower.attributes().map_or(u64::MAX, |attributes| attributes.size);
+        if misses - MISSES_BEFORE_LISTING >= size / SIZE_FOR_ONE_MISS {
             // Only an optimisation: whoever needs the listing finds out why there is none.
-            let _ = self.load();
+            let _ = self.load(NamesFor::Knowing);
         }
     }
 
@@ -179,12 +185,12 @@ impl Node {
     ///
     /// # Errors
     /// The lower file system's.
-    pub(super) fn load(&self) -> SysResult<()> {
+    pub(super) fn load(&self, next: NamesFor) -> SysResult<()> {
         if self.children()?.read().complete {
             return Ok(());
         }
         let names = match self.lower() {
-            Some(lower) => lower.names()?,
+            Some(lower) => lower.names(next)?,
             None => Vec::new(),
         };
         let mut children = self.children()?.write();
@@ -220,7 +226,7 @@ impl Node {
 
     /// Makes a directory ready for changes of its names.
     fn prepare_names(&self) -> SysResult<()> {
-        self.load()?;
+        self.load(NamesFor::Knowing)?;
         self.prepare()
     }
 
@@ -285,7 +291,7 @@ impl Node {
     pub(super) fn remove_empty(&self, name: &[u8]) -> SysResult<()> {
         self.prepare_names()?;
         let victim = self.child(name)?;
-        victim.load()?;
+        victim.load(NamesFor::Knowing)?;
         victim.fill()?;
         let removed = {
             let _changes = self.instance.changes.lock();
@@ -402,7 +408,7 @@ impl Node {
     fn prepare_replacement(&self, moved: &Self) -> SysResult<()> {
         match (moved.is_directory(), self.is_directory()) {
             (true, true) => {
-                self.load()?;
+                self.load(NamesFor::Knowing)?;
                 self.fill()
             }
             (true, false) => Err(ENOTDIR),

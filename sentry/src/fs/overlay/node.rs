@@ -18,7 +18,7 @@ use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
     Attachments, Attributes, DeviceNumber, FileDescription, FileKind, FileOps, FileSystem, Inode, LinkTarget,
-    ListedName, NewKind, NewNode, OpenRequest, SetAttributes, XattrSet,
+    ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, XattrSet,
 };
 
 /// As tmpfs shows it: what each name adds to a directory's size.
@@ -436,8 +436,8 @@ impl Inode for Node {
         }
     }
 
-    fn names(&self) -> SysResult<Vec<ListedName>> {
-        self.load()?;
+    fn names(&self, next: NamesFor) -> SysResult<Vec<ListedName>> {
+        self.load(next)?;
         Ok(self.visible_from(0, usize::MAX)?.into_iter().map(|(_, entry)| entry).collect())
     }
 

@@ -10,7 +10,7 @@ use super::node::Node;
 use crate::fs::host_files::Extent;
 use crate::fs::tmpfs::{directory_seek, emit_dots};
 use crate::memory::HostFile;
-use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileOps, MappingSource};
+use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileOps, MappingSource, NamesFor};
 
 /// Entries copied out of a directory at once.
 const BATCH: usize = 64;
@@ -116,7 +116,7 @@ impl FileOps for Directory {
         file: &FileDescription,
         emit: &mut dyn FnMut(DirectoryEntry<'_>) -> bool,
     ) -> SysResult<()> {
-        self.node.load()?;
+        self.node.load(NamesFor::Listing)?;
         self.node.accessed(file);
         if !emit_dots(from, self.node.number(), self.node.parent_number()?, emit) {
             return Ok(());

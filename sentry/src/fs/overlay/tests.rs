@@ -8,7 +8,7 @@ use super::open::RegularFile;
 use super::*;
 use crate::fs::tmpfs::Tmpfs;
 use crate::spec::TmpfsOptions;
-use crate::vfs::{FileDescription, NewKind, NewNode, SetAttributes, XattrSet};
+use crate::vfs::{FileDescription, NamesFor, NewKind, NewNode, SetAttributes, XattrSet};
 
 struct Pair {
     lower: Arc<dyn Inode>,
@@ -40,7 +40,7 @@ fn pair() -> Pair {
 }
 
 fn list(directory: &Arc<dyn Inode>) -> Vec<String> {
-    let names = directory.names().unwrap();
+    let names = directory.names(NamesFor::Listing).unwrap();
     names.into_iter().map(|entry| String::from_utf8(entry.name.to_vec()).unwrap()).collect()
 }
 
@@ -207,7 +207,7 @@ fn a_listing_is_stable_while_names_change() {
     let pair = pair();
     let d = pair.upper.lookup(b"d").unwrap();
     let node = d.as_any().downcast_ref::<Node>().unwrap();
-    node.load().unwrap();
+    node.load(NamesFor::Listing).unwrap();
     let first = node.visible_from(0, 1).unwrap();
     let seen = first[0].1.name.to_vec();
     let file = d.lookup(&seen).unwrap();
@@ -301,7 +301,7 @@ fn threads_that_change_the_same_names_leave_counts_true() {
         }
     });
     for directory in [root, &d] {
-        let names = directory.names().unwrap();
+        let names = directory.names(NamesFor::Listing).unwrap();
         let directories = names.iter().filter(|entry| entry.kind == libc::DT_DIR).count();
         assert_eq!(directory.attributes().unwrap().links as usize, 2 + directories);
         for entry in names {
@@ -310,12 +310,16 @@ fn threads_that_change_the_same_names_leave_counts_true() {
     }
     let mut files = std::collections::BTreeMap::new();
     for directory in [root, &d] {
-        for entry in directory.names().unwrap().iter().filter(|entry| entry.kind == libc::DT_REG) {
+        for entry in
+            directory.names(NamesFor::Listing).unwrap().iter().filter(|entry| entry.kind == libc::DT_REG)
+        {
             *files.entry(entry.inode).or_insert(0) += 1;
         }
     }
     for directory in [root, &d] {
-        for entry in directory.names().unwrap().iter().filter(|entry| entry.kind == libc::DT_REG) {
+        for entry in
+            directory.names(NamesFor::Listing).unwrap().iter().filter(|entry| entry.kind == libc::DT_REG)
+        {
             let links = directory.lookup(&entry.name).unwrap().attributes().unwrap().links;
             assert_eq!(Some(&links), files.get(&entry.inode), "{:?}", entry.name);
         }

@@ -10,7 +10,7 @@ use crate::fs::host_files::Extent;
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
-    Attributes, FileKind, Inode, LinkTarget, NewKind, NewNode, SetAttributes, SetTime, XattrSet,
+    Attributes, FileKind, Inode, LinkTarget, NamesFor, NewKind, NewNode, SetAttributes, SetTime, XattrSet,
 };
 
 /// Bytes in flight while a file is copied.
@@ -24,7 +24,7 @@ const COPY_CHUNK: u64 = 256 * 1024;
 pub fn copy_tree(from: &Arc<dyn Inode>, to: &Arc<dyn Inode>, task: &Task) -> SysResult<()> {
     let mut directories = vec![(Arc::clone(from), Arc::clone(to))];
     while let Some((from, to)) = directories.pop() {
-        for listed in from.names()? {
+        for listed in from.names(NamesFor::Listing)? {
             let child = from.lookup(&listed.name)?;
             let attributes = child.attributes()?;
             let copy = make_like(&to, &listed.name, &child, &attributes, task)?;

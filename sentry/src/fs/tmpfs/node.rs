@@ -19,7 +19,7 @@ use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
     Attachments, Attributes, DeviceNumber, FileKind, FileOps, FileSystem, Inode, LinkTarget, ListedName,
-    NewKind, NewNode, OpenRequest, SetAttributes, XattrSet, allocate_inode,
+    NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, XattrSet, allocate_inode,
 };
 
 /// As Linux shows it: each name of a directory adds this to its size (`BOGO_DIRENT_SIZE`), and so do `.` and `..`.
@@ -494,7 +494,7 @@ impl Inode for Node {
         self.content()?.host_file()
     }
 
-    fn names(&self) -> SysResult<Vec<ListedName>> {
+    fn names(&self, _next: NamesFor) -> SysResult<Vec<ListedName>> {
         let children = self.children()?.read();
         let entries = children.names.from_position(0);
         Ok(entries

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::errno::{EEXIST, ENOENT, ENOSPC, ENOTEMPTY, EPERM};
 
 use super::*;
-use crate::vfs::{DirectoryEntry, NewKind, NewNode, SetAttributes};
+use crate::vfs::{DirectoryEntry, NamesFor, NewKind, NewNode, SetAttributes};
 
 fn tmpfs(options: &TmpfsOptions) -> (Arc<Tmpfs>, Arc<dyn Inode>) {
     let file_system = Tmpfs::new(options, None);
@@ -19,7 +19,7 @@ fn new(kind: NewKind<'_>) -> NewNode<'_> {
 
 fn list(directory: &Arc<dyn Inode>) -> Vec<String> {
     let node = directory.as_any().downcast_ref::<Node>().expect("a tmpfs node");
-    let node = node.names().expect("a directory");
+    let node = node.names(NamesFor::Listing).expect("a directory");
     node.into_iter().map(|entry| String::from_utf8(entry.name.to_vec()).expect("UTF-8")).collect()
 }
 
