@@ -328,3 +328,6 @@ impl Entry {
         fs::remove_dir_all(&self.path).attempt(|| format!("removing {}", self.path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -397,3 +397,6 @@ fn answer(channel: &Channel, id: u64, result: Result<Answer, ControlError>) {
         tracing::debug!(%error, "control: the caller did not wait for its answer");
     }
 }
+
+#[cfg(test)]
+mod tests;

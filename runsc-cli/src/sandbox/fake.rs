@@ -10,13 +10,12 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use sentry::spec::{ProcessSpec, SandboxSpec, WindowSize};
+use sentry::spec::{ProcessSpec, WindowSize};
 
 use super::control::{
     ControlError, ControlHandler, ErrorKind, ExitStatus, GuestPid, INIT, ProcessInfo, ProcessStdio,
     SandboxStats, SignalTarget, SyscallCount,
 };
-use super::kernel::KernelFds;
 
 /// A pretended kernel.
 pub struct FakeKernel {
@@ -41,9 +40,22 @@ struct Process {
 }
 
 /// As [`super::kernel::boot_kernel`].
-pub fn boot(spec: &SandboxSpec, fds: KernelFds) -> Result<Arc<dyn ControlHandler>, ControlError> {
-    let kernel = FakeKernel { inner: Arc::default(), _gofer: fds.gofer };
-    kernel.add(INIT, spec.container.process.clone(), fds.stdio)?;
+#[cfg(feature = "fake-kernel")]
+pub fn boot(
+    spec: &sentry::spec::SandboxSpec,
+    fds: super::kernel::KernelFds,
+) -> Result<Arc<dyn ControlHandler>, ControlError> {
+    boot_process(spec.container.process.clone(), fds.stdio, fds.gofer)
+}
+
+/// A kernel with this first process.
+pub fn boot_process(
+    process: ProcessSpec,
+    stdio: ProcessStdio,
+    gofer: OwnedFd,
+) -> Result<Arc<dyn ControlHandler>, ControlError> {
+    let kernel = FakeKernel { inner: Arc::default(), _gofer: gofer };
+    kernel.add(INIT, process, stdio)?;
     Ok(Arc::new(kernel))
 }
 
