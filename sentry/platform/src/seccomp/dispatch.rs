@@ -101,7 +101,7 @@ impl Core {
     /// Moves a thread's state on by one notification.
     fn advance(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
         match &mut state.stand {
-            Stand::Running => self.from_running(thread, state, call),
+            Stand::Running => self.while_running(thread, state, call),
             Stand::Capturing => match self.handler_frame(thread, &call) {
                 Some((frame, INTERRUPT_SIGNAL)) => self.captured(thread, state, call.id, frame),
                 _ => self.condemn(thread, state),
@@ -115,14 +115,14 @@ impl Core {
             }
             Stand::Newborn(birth) => {
                 let birth = birth.clone();
-                self.from_newborn(thread, state, &call, birth)
+                self.while_newborn(thread, state, &call, birth)
             }
             // A held thread makes no calls, and a dead one no others.
             Stand::Syscall { .. } | Stand::Captured { .. } | Stand::Dead => self.condemn(thread, state),
         }
     }
 
-    fn from_running(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
+    fn while_running(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
         if let Some((frame, signal)) = self.handler_frame(thread, &call) {
             state.trap = Some(if signal == INTERRUPT_SIGNAL {
                 Trap::Interrupted
@@ -272,7 +272,7 @@ impl Core {
         }
     }
 
-    fn from_newborn(
+    fn while_newborn(
         &self,
         thread: &Arc<Thread>,
         state: &mut State,

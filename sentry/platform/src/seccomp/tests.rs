@@ -276,14 +276,14 @@ fn files_are_mapped_shared_and_private_and_leave_no_descriptor() {
             &[MemoryOperation::Advise { address: 0x7000_0000, length: 0x1000, advice: 4 }],
         );
         assert!(matches!(refused.await, Err(MemoryError::Refused { index: 0, errno: abi::errno::ENOMEM })));
-        let fds = std::fs::read_dir(format!("/proc/{}/fd", host_tid(&context))).expect("proc").count();
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", host_tid(&*context))).expect("proc").count();
         assert_eq!(fds, 1);
     });
 }
 
 /// The host's thread: tests look behind the curtain.
-fn host_tid(context: &Box<dyn Context>) -> i32 {
-    let context = std::ptr::from_ref(&**context).cast::<super::context::SeccompContext>();
+fn host_tid(context: &dyn Context) -> i32 {
+    let context = std::ptr::from_ref(context).cast::<super::context::SeccompContext>();
     // SAFETY: every context in these tests was made by this platform, which makes no other kind.
     unsafe { (*context).host_tid() }
 }
@@ -449,7 +449,7 @@ fn many_threads_and_copies_of_copies_live_at_once() {
         drop(copy);
         assert_eq!(syscall(&mut grandchild, Resume::Registers).await.arguments[0], 39);
         let mut maps =
-            std::fs::read_to_string(format!("/proc/{}/maps", host_tid(&grandchild))).expect("proc");
+            std::fs::read_to_string(format!("/proc/{}/maps", host_tid(&*grandchild))).expect("proc");
         maps.retain(|char| char != ' ');
         assert_eq!(maps.matches("runsc-slots").count(), 1, "a copy keeps no slots of its parent: {maps}");
         // Threads that are dropped one by one leave their process alive.
@@ -478,7 +478,7 @@ fn exits_and_kills_are_noticed() {
         };
         copy.kill();
         assert!(matches!(trap(&mut copy).await, Trap::Died));
-        let pid = host_tid(&parent);
+        let pid = host_tid(&*parent);
         // SAFETY: no memory is involved; the process is ours.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         while std::path::Path::new(&format!("/proc/{pid}")).exists() {
@@ -554,32 +554,54 @@ fn commands_changed_by_another_thread_are_not_executed() {
 fn bad_stacks_and_instruction_pointers_only_harm_their_owner() {
     let (platform, _guard) = platform();
     block_on(platform, async {
-        for (rip, rsp) in [(0x8000_0000_0000_0000, 0), (u64::MAX, u64::MAX), (CODE, 0), (0, 0x7fff_ffff_ffff)]
+        for (rip, rsp) in
+            [(1 << 63, 0), (u64::MAX, u64::MAX), (CODE, 0), (0, 0x7fff_ffff_ffff), (1 << 47, STACK)]
         {
             let mut context = program(platform, spin()).await;
             let registers = context.registers().expect("captured");
             (registers.rip, registers.rsp, registers.eflags) = (rip, rsp, u64::MAX);
             context.resume(Resume::Registers);
             context.interrupter().interrupt();
-            assert!(matches!(trap(&mut context).await, Trap::Fault(_) | Trap::Interrupted | Trap::Died));
+            let end = end_of(platform, &mut context);
+            assert!(matches!(end, Trap::Fault(_) | Trap::Interrupted), "{rip:x} {rsp:x} {end:?}");
         }
-        // A stack pointer inside one's own slot.
+        // A stack pointer inside one's own slot: the frame fits on its stack, or the kernel kills.
         let geometry = platform.core.geometry;
-        for at in [geometry.stack_end as u64, 1300, 2000, 4000, 0] {
+        for (at, fits) in [(geometry.stack_end as u64, true), (1500, false), (2000, false), (0, true)] {
             let mut context = program(platform, spin()).await;
             let registers = context.registers().expect("captured");
             registers.rsp = geometry.slots + at;
             context.resume(Resume::Registers);
             context.interrupter().interrupt();
-            while {
-                platform.reap();
-                !matches!(poll_once(&mut context), Some(Trap::Interrupted | Trap::Died))
-            } {
-                platform.kick();
-                platform.wait().expect("alive");
-            }
+            let end = end_of(platform, &mut context);
+            assert_eq!(matches!(end, Trap::Interrupted), fits, "{at} {end:?}");
+            assert_eq!(matches!(end, Trap::Died), !fits, "{at} {end:?}");
         }
     });
+}
+
+/// The next trap, reaping meanwhile as the sentry does on `SIGCHLD`.
+fn end_of(platform: &SeccompPlatform, context: &mut Box<dyn Context>) -> Trap {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                platform.reap();
+                platform.kick();
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        });
+        let started = std::time::Instant::now();
+        let trap = loop {
+            match poll_once(context) {
+                Some(trap) => break Some(trap),
+                None if started.elapsed().as_secs() > 10 => break None,
+                None => platform.wait().expect("alive"),
+            }
+        };
+        over.store(true, Ordering::SeqCst);
+        trap.expect("a trap in time")
+    })
 }
 
 fn poll_once(context: &mut Box<dyn Context>) -> Option<Trap> {
@@ -622,11 +644,99 @@ fn a_blank_space_contains_the_vdso_and_nothing_else() {
         let mut magic = [0; 4];
         assert_eq!(context.memory().read(vdso.start, &mut magic), Ok(4));
         assert_eq!(&magic, b"\x7fELF");
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", host_tid(&context))).expect("proc");
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", host_tid(&*context))).expect("proc");
         for line in maps.lines() {
             let known = ["[vvar", "[vdso]", "runsc-stub", "runsc-slots", "[vsyscall]"];
             assert!(known.iter().any(|name| line.contains(name)), "left behind: {line}");
         }
         assert!(vdso.end <= platform.layout().max_address && vdso.data_start < vdso.start);
+    });
+}
+
+/// A future that any worker may poll, queued when it is woken.
+struct Job {
+    future: Mutex<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>>,
+    queue: Arc<Mutex<std::collections::VecDeque<Arc<Job>>>>,
+}
+
+impl Wake for Job {
+    fn wake(self: Arc<Self>) {
+        let queue = self.queue.clone();
+        queue.lock().push_back(self);
+    }
+}
+
+/// A life with everything in it: calls, captures, mappings, interrupts, children.
+async fn busy_life(platform: &'static SeccompPlatform, seed: u64) {
+    let mut context = program(platform, getpid_forever()).await;
+    let interrupter = context.interrupter();
+    let mut how = Resume::Registers;
+    for round in seed..seed + 300 {
+        if round % 7 == 0 {
+            interrupter.interrupt();
+        }
+        let trap = run(&mut context, how).await;
+        how = match trap {
+            Trap::Syscall(request) => {
+                assert_eq!(request.number, 39);
+                Resume::Return(round)
+            }
+            Trap::Interrupted => Resume::Registers,
+            other => panic!("{other:?}"),
+        };
+        let address = 0x5000_0000 + (round % 16) * 0x1000;
+        match round % 11 {
+            0 => {
+                capture(&mut context).await;
+                assert_eq!(context.registers().expect("captured").rsp, STACK);
+            }
+            1 => memory(&mut context, &[anonymous(address, 0x1000)]).await.expect("mapped"),
+            2 => {
+                capture(&mut context).await;
+                let registers = *context.registers().expect("captured");
+                let kinds = [SpawnKind::Thread, SpawnKind::Copy, SpawnKind::SharedSpace];
+                let kind = kinds[(round / 11 % 3) as usize];
+                let mut child = spawn(&mut context, &Spawn { kind, registers, fs_base: None }).await;
+                for _ in 0..5 {
+                    let captured = child.registers().is_some();
+                    run(&mut child, if captured { Resume::Registers } else { Resume::Return(1) }).await;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn several_workers_share_all_contexts() {
+    let (platform, _guard) = platform();
+    let queue = Arc::new(Mutex::new(std::collections::VecDeque::new()));
+    let left = std::sync::atomic::AtomicUsize::new(12);
+    for seed in 0..12 {
+        let future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(busy_life(platform, seed));
+        let job = Arc::new(Job { future: Mutex::new(future), queue: queue.clone() });
+        queue.lock().push_back(job);
+    }
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while left.load(Ordering::SeqCst) > 0 {
+                    assert!(started.elapsed().as_secs() < 60, "no progress");
+                    let job = queue.lock().pop_front();
+                    let Some(job) = job else {
+                        platform.wait().expect("alive");
+                        continue;
+                    };
+                    let waker = Waker::from(job.clone());
+                    let mut future = job.future.lock();
+                    if future.as_mut().poll(&mut WakeContext::from_waker(&waker)).is_ready() {
+                        left.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    platform.reap();
+                }
+                platform.kick();
+            });
+        }
     });
 }
