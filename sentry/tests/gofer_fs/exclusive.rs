@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use abi::errno::{EEXIST, EIO, ENOENT, ENOTEMPTY, EROFS};
 use gofer::TreeFlags;
-use sentry::vfs::{FileKind, FileSystem, MappingSource, NewKind, SetAttributes, SetTime, XattrSet};
+use sentry::vfs::{
+    DirectoryEntry, FileDescription, FileKind, FileSystem, MappingSource, NewKind, SetAttributes, SetTime,
+    XattrSet,
+};
 
 use crate::gofer_process::{Served, list, new, open, read};
 
@@ -18,6 +21,8 @@ crate::tests![
     sizes_follow_writes_and_appends,
     renaming_keeps_attributes_true,
     a_large_directory_is_listed_whole,
+    a_listing_goes_on_where_it_stopped,
+    threads_see_one_inode_each,
     attributes_are_set,
     extended_attributes_pass_through,
     a_read_only_tree_stays_as_it_is,
@@ -143,6 +148,76 @@ fn a_large_directory_is_listed_whole() {
     let names = list(&served.root);
     let wanted: Vec<_> = (0..3000).map(|number| format!("file-{number:05}")).collect();
     assert_eq!(names, wanted);
+}
+
+/// Lists at most so many entries from a position on; returns their names and the position after them.
+fn part(file: &FileDescription, from: u64, most: usize) -> (Vec<String>, u64) {
+    let (mut names, mut position) = (Vec::new(), from);
+    let mut emit = |entry: DirectoryEntry<'_>| {
+        if names.len() == most {
+            return false;
+        }
+        names.push(String::from_utf8_lossy(entry.name).into_owned());
+        position = entry.next;
+        true
+    };
+    file.ops.read_directory(from, file, &mut emit).unwrap();
+    (names, position)
+}
+
+fn a_listing_goes_on_where_it_stopped() {
+    let served = Served::new(TreeFlags::EXCLUSIVE, |root| {
+        for number in 0..1500 {
+            fs::write(root.join(format!("{number}")), "").unwrap();
+        }
+    });
+    let file = open(&served.root, libc::O_RDONLY | libc::O_DIRECTORY);
+    let (first, mut position) = part(&file, 0, 1);
+    assert_eq!(first, ["."]);
+    let mut names = Vec::new();
+    loop {
+        let (some, next) = part(&file, position, 7);
+        if some.is_empty() {
+            break;
+        }
+        if names.len() == 700 {
+            // What was listed already may go without disturbing the rest.
+            let gone: &String = &names[5];
+            let inode = served.find(gone);
+            served.root.unlink(gone.as_bytes(), &inode).unwrap();
+        }
+        names.extend(some);
+        position = next;
+    }
+    assert_eq!(names.remove(0), "..");
+    let unique: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!((names.len(), unique.len()), (1500, 1500));
+    assert_eq!(part(&file, 0, 9999).0.len(), 1501);
+}
+
+fn threads_see_one_inode_each() {
+    let served = served();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let served = &served;
+            scope.spawn(move || {
+                for round in 0..200_u32 {
+                    let name = format!("t{}", (u32::from(thread) + round) % 3);
+                    let _ = served.root.create(name.as_bytes(), &new(NewKind::Regular));
+                    if let Ok(found) = served.root.lookup(name.as_bytes()) {
+                        let _ = served.root.rename(name.as_bytes(), &served.root, b"other", false);
+                        let _ = served.root.unlink(b"other", &found);
+                    }
+                    assert_eq!(read(&open(&served.find("f"), libc::O_RDONLY)), b"content");
+                    list(&served.root);
+                }
+            });
+        }
+    });
+    for name in list(&served.root) {
+        let host = fs::symlink_metadata(served.host(&name)).unwrap();
+        assert_eq!(served.find(&name).attributes().unwrap().inode, host.ino());
+    }
 }
 
 fn attributes_are_set() {

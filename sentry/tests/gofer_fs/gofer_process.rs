@@ -89,7 +89,7 @@ pub fn find(root: &Arc<dyn Inode>, path: &str) -> Arc<dyn Inode> {
     })
 }
 
-/// Opens a regular file of the gofer's.
+/// Opens a file of the gofer's.
 pub fn open(inode: &Arc<dyn Inode>, flags: i32) -> Arc<FileDescription> {
     let request = OpenRequest {
         read: flags & libc::O_ACCMODE != libc::O_WRONLY,
@@ -97,7 +97,7 @@ pub fn open(inode: &Arc<dyn Inode>, flags: i32) -> Arc<FileDescription> {
         flags: flags.cast_unsigned(),
     };
     let node = inode.as_any().downcast_ref::<GoferInode>().expect("an inode of the gofer's");
-    let ops = node.open_regular(request).expect("an open file");
+    let ops = node.open_for(request).expect("an open file");
     FileDescription::new(ops, Arc::clone(inode), None, flags.cast_unsigned())
 }
 

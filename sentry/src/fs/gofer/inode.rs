@@ -323,11 +323,21 @@ impl GoferInode {
         file
     }
 
-    /// Opens a regular file. `O_DIRECT` is not passed on: the sentry's buffers are not aligned for it.
+    /// Opens the file; which task asks makes no difference.
     ///
     /// # Errors
-    /// The gofer's.
-    pub fn open_regular(&self, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
+    /// `ELOOP`, `ENXIO`. The gofer's.
+    pub fn open_for(&self, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
+        match self.kind {
+            FileKind::Regular => self.open_regular(request),
+            FileKind::Directory => Ok(Directory::open(self.me())),
+            FileKind::Symlink => Err(ELOOP),
+            _ => Err(ENXIO),
+        }
+    }
+
+    /// Opens a regular file. `O_DIRECT` is not passed on: the sentry's buffers are not aligned for it.
+    fn open_regular(&self, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
         let synchronous = OpenFlags::from_bits_truncate(request.flags) & (OpenFlags::SYNC | OpenFlags::DSYNC);
         let file = if request.write && !synchronous.is_empty() {
             // `O_SYNC` belongs to the host's description, so this one is not shared.
@@ -412,12 +422,7 @@ impl Inode for GoferInode {
     }
 
     fn open(self: Arc<Self>, request: OpenRequest, _task: &Task) -> SysResult<Arc<dyn FileOps>> {
-        match self.kind {
-            FileKind::Regular => self.open_regular(request),
-            FileKind::Directory => Ok(Directory::open(self)),
-            FileKind::Symlink => Err(ELOOP),
-            _ => Err(ENXIO),
-        }
+        self.open_for(request)
     }
 
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
