@@ -22,7 +22,9 @@ mod locks;
 mod mount;
 mod open;
 mod permission;
+mod seek;
 mod state;
+mod transfer;
 mod walk;
 
 pub use anonymous::{AnonymousInode, AnonymousKind};
@@ -42,6 +44,7 @@ pub use mount::{MOUNTS_MAX, Mount, MountFlags, MountInfo, MountNamespace, Recurs
 pub use open::{OpenHow, Opening};
 pub use permission::{Access, check_access, has, is_owner};
 pub use state::{FileSystemFactory, Vfs};
+pub use transfer::{At, Blocking, POSITION_MAX, Read, UserBuffers, Write, WriteMode};
 pub use walk::{Last, Name, Parent, WalkFlags, Walker};
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
