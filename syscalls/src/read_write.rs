@@ -4,15 +4,13 @@
 
 use std::sync::Arc;
 
-use abi::errno::{
-    EBADF, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EPERM, EROFS, ESPIPE, ETXTBSY, SysResult,
-};
+use abi::errno::{EBADF, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EPERM, EROFS, ESPIPE, ETXTBSY, SysResult};
 use abi::file_calls::{FallocateMode, Iovec, RwFlags, SyncRangeFlags, UIO_MAXIOV};
 use abi::user::{Fd, UserAddress, UserPath};
 use sentry::task::{Reply, Task};
 use sentry::vfs::{
-    Access, At, Blocking, DataOnly, FileDescription, FileKind, Read, SetAttributes,
-    UserBuffers, WalkFlags, Write, WriteMode, check_access,
+    Access, At, Blocking, DataOnly, FileDescription, FileKind, Read, SetAttributes, UserBuffers, WalkFlags,
+    Write, WriteMode, check_access,
 };
 use sentry::wait::Failure;
 

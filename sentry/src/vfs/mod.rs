@@ -19,7 +19,9 @@ mod devices;
 mod file;
 mod inode;
 mod locks;
+mod metadata;
 mod mount;
+mod names;
 mod open;
 mod permission;
 mod seek;
@@ -40,6 +42,7 @@ pub use inode::{
     ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
 };
 pub use locks::{InodeLocks, LockKind, LockWait, RangeLock, RangeOwner};
+pub use metadata::Subject;
 pub use mount::{MOUNTS_MAX, Mount, MountFlags, MountInfo, MountNamespace, Recursive, Unmount};
 pub use open::{OpenHow, Opening};
 pub use permission::{Access, check_access, has, is_owner};
