@@ -5,10 +5,12 @@
 pub mod dev;
 pub mod epoll;
 pub mod eventfd;
+pub mod generated;
 pub mod gofer;
 pub mod host_files;
 pub mod overlay;
 pub mod pipe;
+pub mod proc;
 pub mod signalfd;
 pub mod timerfd;
 pub mod tmpfs;

@@ -7,7 +7,7 @@ use abi::signal_info::SigInfo;
 use abi::signals::{SIGCHLD, SIGCONT, SIGKILL, SaFlags, Signal};
 use parking_lot::Mutex;
 
-use super::{Limits, Pid, Task};
+use super::{Credentials, Limits, Pid, Task};
 use crate::signals::{GroupSignals, SignalHandlers};
 use crate::time::Instant;
 use crate::wait::{PollEvents, WaitQueue};
@@ -79,6 +79,8 @@ pub struct ThreadGroup {
     exec_claimed: AtomicBool,
     /// Real user of the last thread, for `wait`.
     pub(crate) last_uid: AtomicU32,
+    /// What a zombie still shows of its last thread: `comm` and who it was.
+    last_thread: Mutex<Option<(Vec<u8>, Arc<Credentials>)>>,
     /// Told when a child changes state.
     pub child_events: WaitQueue,
     /// Told when this process ends (pidfd).
@@ -133,6 +135,7 @@ impl ThreadGroup {
             thread_ended: WaitQueue::new(),
             exec_claimed: AtomicBool::new(false),
             last_uid: AtomicU32::new(0),
+            last_thread: Mutex::new(None),
             child_events: WaitQueue::new(),
             exited: WaitQueue::new(),
             signals: GroupSignals::new(handlers),
@@ -185,7 +188,18 @@ impl ThreadGroup {
             (removed, tasks.is_empty())
         };
         self.last_uid.store(task.credentials().uid, Ordering::Relaxed);
+        if last {
+            *self.last_thread.lock() = Some((task.name(), task.credentials()));
+        }
         removed.is_some() && last
+    }
+
+    /// `comm` and credentials of the process: its leader's, or those of its last thread if it is a zombie.
+    pub fn name_and_credentials(&self) -> Option<(Vec<u8>, Arc<Credentials>)> {
+        match self.leader() {
+            Some(task) => Some((task.name(), task.credentials())),
+            None => self.last_thread.lock().clone(),
+        }
     }
 
     /// Makes the caller the one thread that ends the others.

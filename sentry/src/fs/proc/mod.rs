@@ -1,0 +1,81 @@
+//! `proc`: what the kernel tells of itself and of its processes, as files (`man 5 proc`).
+//!
+//! * [`new`] makes the instance, [`Factory`] offers it to `mount(2)`.
+//! * `root.rs`: the top directory. `system.rs`: `stat`, `meminfo`, `cpuinfo` and the like.
+//! * `process/`: everything below `/proc/PID`.
+//! * [`HostMachine`]: what is known of the machine, read before the sentry loses sight of it.
+//!
+//! See README.md.
+
+mod host_machine;
+mod load;
+pub mod process;
+mod root;
+mod system;
+
+pub use host_machine::HostMachine;
+
+use std::sync::Arc;
+
+use abi::errno::SysResult;
+
+use crate::fs::generated::{Body, Context, Generated};
+use crate::kernel::Kernel;
+use crate::spec::SandboxLimits;
+use crate::task::Task;
+use crate::vfs::{FileSystem, FileSystemFactory};
+
+/// `PROC_SUPER_MAGIC`
+const MAGIC: u64 = 0x9fa0;
+/// `uname -r` and `uname -v`.
+const RELEASE: &str = "6.12.0-runsc";
+const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC runsc";
+
+/// What all of proc knows.
+pub struct Facts {
+    /// The root object.
+    pub kernel: Arc<Kernel>,
+    /// The machine.
+    pub machine: HostMachine,
+    /// What the sandbox may use of it.
+    pub limits: SandboxLimits,
+    load: load::LoadAverage,
+}
+
+impl Facts {
+    /// Facts about a kernel on a machine.
+    pub fn new(kernel: Arc<Kernel>, machine: HostMachine, limits: SandboxLimits) -> Arc<Self> {
+        Arc::new(Self { kernel, machine, limits, load: load::LoadAverage::default() })
+    }
+
+    /// Memory that the sandbox may use, in bytes.
+    pub fn total_memory(&self) -> u64 {
+        self.limits.memory_bytes.unwrap_or(u64::MAX).min(self.machine.total_memory)
+    }
+}
+
+impl Context for Arc<Facts> {}
+
+/// The file system.
+pub fn new(facts: &Arc<Facts>) -> Arc<Generated> {
+    Generated::new("proc", MAGIC, 0o555, |_| Body::Directory(Box::new(root::Root::new(Arc::clone(facts)))))
+}
+
+/// Offers proc to `mount(2)`: one instance, however often it is mounted, as in one PID namespace.
+pub struct Factory {
+    instance: Arc<Generated>,
+}
+
+impl Factory {
+    /// A factory of the one instance.
+    pub fn new(facts: &Arc<Facts>) -> Arc<Self> {
+        Arc::new(Self { instance: new(facts) })
+    }
+}
+
+impl FileSystemFactory for Factory {
+    fn make(&self, _task: &Task, _source: &[u8], _data: &[u8]) -> SysResult<Arc<dyn FileSystem>> {
+        // hidepid=, gid= and subset= are accepted and change nothing visible to the owner of the processes.
+        Ok(Arc::clone(&self.instance) as _)
+    }
+}
