@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::errno::{ENOENT, SysResult};
 
 use super::links::{accessible, jump_to};
-use super::{Subject, super::root::parse_number};
+use super::{super::root::parse_number, Subject};
 use crate::fs::generated::{Body, Directory, Link, Listed, Node, Place, Reader, Text};
 use crate::task::Task;
 use crate::vfs::{FdFlags, FileDescription, FileKind, LinkTarget};

@@ -114,10 +114,7 @@ mod tests {
     #[test]
     fn names_begin_where_linux_puts_them() {
         let vdso = shown(Backing::Platform("[vdso]"), RegionFlags::empty());
-        assert_eq!(
-            vdso,
-            "5599fd259000-5599fd25b000 r-xp 00000000 00:00 0                          [vdso]\n"
-        );
+        assert_eq!(vdso, "5599fd259000-5599fd25b000 r-xp 00000000 00:00 0                          [vdso]\n");
         let stack = shown(Backing::Anonymous, RegionFlags::STACK | RegionFlags::NORESERVE);
         assert_eq!(stack.find("[stack]"), Some(NAME_COLUMN));
     }

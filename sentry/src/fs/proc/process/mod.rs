@@ -67,9 +67,7 @@ impl Subject {
     fn task(&self) -> SysResult<Arc<Task>> {
         match self.view {
             View::Process => self.group.leader().ok_or(ESRCH),
-            View::Thread(tid) => {
-                self.group.tasks().into_iter().find(|task| task.tid() == tid).ok_or(ESRCH)
-            }
+            View::Thread(tid) => self.group.tasks().into_iter().find(|task| task.tid() == tid).ok_or(ESRCH),
         }
     }
 

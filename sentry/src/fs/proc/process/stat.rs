@@ -90,7 +90,8 @@ pub(super) fn stat(subject: &Subject, reader: &Reader) -> SysResult<Vec<u8>> {
         View::Process => *group.child_times.lock(),
         View::Thread(_) => CpuTimes::default(),
     };
-    let started = task.as_ref().filter(|_| subject.view != View::Process).map_or(group.started, |t| t.started);
+    let started =
+        task.as_ref().filter(|_| subject.view != View::Process).map_or(group.started, |t| t.started);
     let memory = task.as_ref().map(|task| task.memory());
     let size = memory.as_ref().map_or(0, |memory| memory.total_bytes());
     let resident = memory.as_ref().map_or(0, |memory| resident_estimate(memory).total() / PAGE_SIZE);
