@@ -15,8 +15,6 @@ pub struct Runtime {
     binary: Option<PathBuf>,
     flags: Vec<String>,
     state: tempfile::TempDir,
-    /// What had to be done differently here, for a footnote.
-    pub remark: Option<String>,
 }
 
 impl Runtime {
@@ -34,7 +32,7 @@ impl Runtime {
         let state = tempfile::Builder::new().prefix("runsc-bench.").tempdir().map_err(|e| e.to_string())?;
         let binary = binary.map(find).transpose()?;
         let flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        let mut runtime = Runtime { name: name.into(), binary, flags, state, remark: None };
+        let runtime = Runtime { name: name.into(), binary, flags, state };
         runtime.probe()?;
         Ok(runtime)
     }
@@ -51,21 +49,12 @@ impl Runtime {
         self.binary.as_deref()
     }
 
-    /// Runs an empty container; crun refuses a host whose cgroups are of both versions, unless
-    /// it is told to leave them alone.
-    fn probe(&mut self) -> Result<(), String> {
+    /// Runs an empty container, so that a runtime that cannot work here is told at once.
+    fn probe(&self) -> Result<(), String> {
         let bundle = Bundle::new(&["/bin/true"])?.write()?;
-        let limit = Duration::from_secs(30);
-        let first = command::run(&mut self.run(&bundle, "probe", &["/bin/true"]), limit);
-        if first.success() {
-            return Ok(());
-        }
-        if self.name == "crun" {
-            self.flags.push("--cgroup-manager=disabled".into());
-            self.remark = Some("without cgroups, which crun refuses on this host".into());
-            return command::run(&mut self.run(&bundle, "probe", &["/bin/true"]), limit).ok("crun").map(drop);
-        }
-        first.ok(&self.name).map(drop)
+        command::run(&mut self.run(&bundle, "probe", &["/bin/true"]), Duration::from_secs(30))
+            .ok(&self.name)
+            .map(drop)
     }
 
     /// A runtime's command: `BINARY --root DIR FLAGS ARGS...`

@@ -49,8 +49,7 @@ fn head(text: &mut String, runtimes: &[Runtime]) -> std::fmt::Result {
     let kib: u64 = meminfo.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
     writeln!(text, "{model}, {cores} cores, {} GiB, Linux {}.", kib >> 20, kernel())?;
     for runtime in runtimes.iter().filter(|r| !r.is_native()) {
-        let remark = runtime.remark.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
-        writeln!(text, "{}{remark}.", runtime.version())?;
+        writeln!(text, "{}.", runtime.version())?;
     }
     writeln!(text)
 }
