@@ -20,6 +20,7 @@ use std::task::{Context as WakeContext, Poll};
 use abi::errno::Errno;
 
 mod host_facts;
+pub mod mock;
 pub mod ptrace;
 mod registers;
 pub mod seccomp;
