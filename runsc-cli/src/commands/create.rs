@@ -19,7 +19,7 @@ use crate::container::translate;
 use crate::failure::{Attempt, Failure};
 use crate::sandbox::console::{Pty, users_window};
 use crate::sandbox::spawn;
-use crate::sandbox::start::{self, Creation, InitStdio};
+use crate::sandbox::start::{self, Begin, Creation, InitStdio};
 
 /// `runsc create`.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ impl Create {
         let id = ContainerId::new(&self.id).attempt(|| "runsc create failed".to_owned())?;
         let made = self
             .options
-            .create(context, &id, Terminal::Detached)
+            .create(context, &id, Terminal::Detached, Begin::OnStart)
             .attempt(|| "runsc create failed".to_owned())?;
         drop(made);
         Ok(0)
@@ -93,6 +93,7 @@ impl CreateOptions {
         context: &Context,
         id: &ContainerId,
         terminal: Terminal,
+        begin: Begin,
     ) -> Result<Created, Failure> {
         let (bundle, spec) = bundle::load(&self.bundle)?;
         let mut plan = translate::plan(&context.globals, id, bundle, &spec)?;
@@ -100,7 +101,10 @@ impl CreateOptions {
         let process = &plan.sandbox.container.process;
         check_console(process.terminal, self.console_socket.as_deref(), terminal)?;
         let entry = context.store.create(id)?;
-        let made = self.create_in(context, &entry, &plan, preserved);
+        // The hook comes between.
+        let has_hook = plan.hooks.as_ref().is_some_and(|hooks| hooks.start_container().is_some());
+        let begin = if has_hook { Begin::OnStart } else { begin };
+        let made = self.create_in(context, &entry, &plan, preserved, begin);
         match made {
             Ok((state, master)) => Ok(Created { entry, state, master }),
             Err(failure) => {
@@ -116,13 +120,21 @@ impl CreateOptions {
         entry: &Entry,
         plan: &Plan,
         preserved: Vec<OwnedFd>,
+        begin: Begin,
     ) -> Result<(ContainerState, Option<OwnedFd>), Failure> {
         let (stdio, master) = self.stdio(plan)?;
         let globals = &context.globals;
-        let state =
-            start::create(&Creation { globals, entry, plan, stdio, preserved, die_with_caller: false })?;
+        let state = start::create(&Creation {
+            globals,
+            entry,
+            plan,
+            stdio,
+            preserved,
+            die_with_caller: false,
+            begin,
+        })?;
         if let Some(path) = &self.pid_file {
-            write_pid_file(path, state.live_pid())?;
+            write_pid_file(path, state.sandbox_pid())?;
         }
         Ok((state, master))
     }

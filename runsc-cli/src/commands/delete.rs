@@ -19,8 +19,6 @@ use crate::failure::Failure;
 
 /// The end of a pid namespace takes the time to reap all that was in it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The gofer ends by itself when the sentry does.
-const GOFER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// `runsc delete`.
 #[derive(Debug, Args)]
@@ -66,11 +64,14 @@ impl Delete {
 /// Kills what still runs and removes everything.
 pub fn destroy(entry: Entry, state: Option<&ContainerState>) -> Result<(), Failure> {
     let Some(state) = state else { return entry.remove() };
-    if let Some(sentry) = state.sentry {
-        end(sentry, Duration::ZERO)?;
+    // Both are killed before either is waited for. Neither has anything to put in order: what the sentry wrote to host
+    // files is written, and the gofer only answers the sentry.
+    let processes: Vec<ProcessIdentity> = state.sentry.into_iter().chain(state.gofer).collect();
+    for process in &processes {
+        process.signal(Signal::SIGKILL)?;
     }
-    if let Some(gofer) = state.gofer {
-        end(gofer, GOFER_PATIENCE)?;
+    for process in processes {
+        await_end(process)?;
     }
     if let Some(cgroup) = &state.cgroup
         && let Err(failure) = cgroup.remove()
@@ -85,12 +86,8 @@ pub fn destroy(entry: Entry, state: Option<&ContainerState>) -> Result<(), Failu
     Ok(())
 }
 
-fn end(process: ProcessIdentity, patience: Duration) -> Result<(), Failure> {
-    if !patience.is_zero() && process.wait_for_end(patience)? {
-        reap(process);
-        return Ok(());
-    }
-    if process.signal(Signal::SIGKILL)? && !process.wait_for_end(PATIENCE)? {
+fn await_end(process: ProcessIdentity) -> Result<(), Failure> {
+    if !process.wait_for_end(PATIENCE)? {
         return Err(Failure::new(format!("process {} does not end although it was killed", process.pid)));
     }
     reap(process);

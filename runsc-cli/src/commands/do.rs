@@ -30,7 +30,7 @@ use crate::options::{Globals, OverlayMode, network, platform};
 use crate::sandbox::console::{Pty, all_terminals, users_window};
 use crate::sandbox::control::INIT;
 use crate::sandbox::foreground::{Ending, StandIn, block_signals};
-use crate::sandbox::start::{self, Creation, InitStdio};
+use crate::sandbox::start::{self, Begin, Creation, InitStdio};
 
 /// What docker gives a container that says nothing.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -108,10 +108,18 @@ impl Do {
         } else {
             (InitStdio::Files(own_stdio()?), None)
         };
-        let creation = Creation { globals, entry, plan, stdio, preserved: Vec::new(), die_with_caller: true };
+        let creation = Creation {
+            globals,
+            entry,
+            plan,
+            stdio,
+            preserved: Vec::new(),
+            die_with_caller: true,
+            begin: Begin::AtOnce,
+        };
         let mut state = start::create(&creation)?;
         drop(creation);
-        let sentry = Pid::from_raw(state.live_pid());
+        let sentry = Pid::from_raw(state.sandbox_pid());
         // A failure from here on ends the sandbox with this process.
         let client = start_container(entry, &mut state)?;
         let ending = Ending::Sentry(sentry);

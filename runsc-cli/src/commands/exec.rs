@@ -173,8 +173,14 @@ impl Exec {
             write_pid_file(path, std::process::id().cast_signed())?;
         }
         let ticket = client.send(Call::Wait { pid }, &[])?;
-        let stand_in =
-            StandIn { client, pid, ending: Ending::Answer(ticket), master, slave: None, insistence: false };
+        let stand_in = StandIn {
+            client: Some(client),
+            pid,
+            ending: Ending::Answer(ticket),
+            master,
+            slave: None,
+            insistence: false,
+        };
         stand_in.run(&signals)
     }
 
@@ -221,8 +227,15 @@ fn proxy(
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
     let ticket = client.send(Call::Wait { pid }, &[])?;
-    StandIn { client, pid, ending: Ending::Answer(ticket), master: None, slave, insistence: false }
-        .run(signals)
+    StandIn {
+        client: Some(client),
+        pid,
+        ending: Ending::Answer(ticket),
+        master: None,
+        slave,
+        insistence: false,
+    }
+    .run(signals)
 }
 
 /// Starts the process, tied to this connection.

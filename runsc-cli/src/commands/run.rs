@@ -11,6 +11,7 @@ use crate::container::id::ContainerId;
 use crate::failure::{Attempt, Failure};
 use crate::sandbox::control::INIT;
 use crate::sandbox::foreground::{Ending, StandIn, block_signals};
+use crate::sandbox::start::Begin;
 
 /// `runsc run`.
 #[derive(Debug, Args)]
@@ -40,8 +41,9 @@ impl Run {
         let id = ContainerId::new(&self.id)?;
         let terminal = if self.detach { Terminal::Detached } else { Terminal::Ours };
         let signals = if self.detach { None } else { Some(block_signals()?) };
-        let Created { entry, mut state, master } = self.options.create(context, &id, terminal)?;
-        let sentry = Pid::from_raw(state.live_pid());
+        let Created { entry, mut state, master } =
+            self.options.create(context, &id, terminal, Begin::AtOnce)?;
+        let sentry = Pid::from_raw(state.sandbox_pid());
         let client = match start_container(&entry, &mut state) {
             Ok(client) => client,
             Err(failure) => {

@@ -39,24 +39,26 @@ impl Start {
     }
 }
 
-/// Starts a created container whose directory is locked; gives back the connection.
-pub fn start_container(entry: &Entry, state: &mut ContainerState) -> Result<Client, Failure> {
-    let pid = state.live_pid();
+/// Starts a created container whose directory is locked, unless it was told to begin at once. Gives back the connection;
+/// `None` if the program has ended already.
+pub fn start_container(entry: &Entry, state: &mut ContainerState) -> Result<Option<Client>, Failure> {
+    let pid = state.sandbox_pid();
     let given = state.hooks.clone();
-    if let Some(given) = &given {
-        let input = hooks::oci_state(state, Status::Created, pid);
-        hooks::run("startContainer", given.start_container().as_ref(), &input)?;
+    let mut client = entry.connect().map(Client::new).ok();
+    if state.phase != Phase::Running {
+        let connection =
+            client.as_mut().ok_or_else(|| Failure::new("cannot start a container that has stopped"))?;
+        if let Some(given) = &given {
+            let input = hooks::oci_state(state, Status::Created, pid);
+            hooks::run("startContainer", given.start_container().as_ref(), &input)?;
+        }
+        connection
+            .call(Call::Start)
+            .map_err(|error| explain(&state.process.args, &error))
+            .attempt(|| "starting the container".to_owned())?;
+        state.phase = Phase::Running;
+        entry.write(state)?;
     }
-    let mut client = entry
-        .connect()
-        .map(Client::new)
-        .map_err(|_| Failure::new("cannot start a container that has stopped"))?;
-    client
-        .call(Call::Start)
-        .map_err(|error| explain(&state.process.args, &error))
-        .attempt(|| "starting the container".to_owned())?;
-    state.phase = Phase::Running;
-    entry.write(state)?;
     if let Some(given) = &given {
         let input = hooks::oci_state(state, Status::Running, pid);
         hooks::run_and_warn("poststart", given.poststart().as_ref(), &input);

@@ -124,6 +124,11 @@ impl ContainerState {
         }
     }
 
+    /// The container's pid on the host, whether or not it lives; for whoever has just made it.
+    pub fn sandbox_pid(&self) -> i32 {
+        self.sentry.map_or(0, |sentry| sentry.pid)
+    }
+
     /// The container's pid on the host; 0 unless it lives.
     pub fn live_pid(&self) -> i32 {
         self.sentry.filter(|sentry| sentry.is_alive()).map_or(0, |sentry| sentry.pid)

@@ -47,6 +47,8 @@ pub struct BootData {
     pub drop_groups: bool,
     /// End when the process that made this one does.
     pub die_with_caller: bool,
+    /// Let the first process run without being told.
+    pub start_at_once: bool,
 }
 
 /// What it answers when the kernel is up, or cannot be.
@@ -129,7 +131,7 @@ struct Sandbox {
 }
 
 fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<Sandbox, ControlError> {
-    let BootData { spec, drop_groups, die_with_caller, .. } = data;
+    let BootData { spec, drop_groups, die_with_caller, start_at_once, .. } = data;
     let internal = |what: String| ControlError::new(ErrorKind::Internal, what);
     let wanted = if spec.container.process.terminal { 1 } else { 3 };
     if rest.len() < wanted {
@@ -152,6 +154,9 @@ fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<San
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| internal(e.to_string()))?;
     }
     let handler = boot_kernel(spec, KernelFds { gofer, stdio, preserved })?;
+    if start_at_once {
+        handler.start()?;
+    }
     Ok(Sandbox { handler, terminal })
 }
 

@@ -63,6 +63,11 @@ impl Client {
         self.early.remove(&ticket.0)
     }
 
+    /// Throws away answers that nobody asked for.
+    pub fn forget(&mut self) {
+        self.early.clear();
+    }
+
     /// Calls and waits.
     pub fn call(&mut self, call: Call) -> Result<Answer, ControlError> {
         let ticket = self.send(call, &[])?;

@@ -55,8 +55,8 @@ pub enum Ending {
 /// A stand-in.
 #[derive(Debug)]
 pub struct StandIn {
-    /// To the sentry.
-    pub client: Client,
+    /// To the sentry; `None` if it has ended already.
+    pub client: Option<Client>,
     /// For whom we stand in.
     pub pid: GuestPid,
     /// How its end is learnt.
@@ -159,9 +159,9 @@ impl<'a> Loop<'a> {
     fn wait(&self) -> Result<Ready, Failure> {
         let stdin = io::stdin();
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        let waits_for_answer = matches!(self.own.ending, Ending::Answer(_));
-        let client =
-            add(&mut fds, waits_for_answer.then(|| self.own.client.stream().as_fd()), PollFlags::POLLIN);
+        // Answers to forwarded signals are read too, or the connection would fill up.
+        let connection = self.own.client.as_ref();
+        let client = add(&mut fds, connection.map(|client| client.stream().as_fd()), PollFlags::POLLIN);
         let sentry = add(&mut fds, self.sentry.as_ref().map(AsFd::as_fd), PollFlags::POLLIN);
         let takes_input = self.input_open && self.pending.len() < PENDING_LIMIT;
         let input = add(&mut fds, takes_input.then(|| stdin.as_fd()), PollFlags::POLLIN);
@@ -213,7 +213,9 @@ impl<'a> Loop<'a> {
 
     /// Sends a call whose answer does not matter: the process may be ending by itself.
     fn tell(&mut self, call: Call) {
-        if let Err(error) = self.own.client.send(call, &[]) {
+        if let Some(client) = &mut self.own.client
+            && let Err(error) = client.send(call, &[])
+        {
             tracing::debug!(%error, "not forwarded");
         }
     }
@@ -297,11 +299,22 @@ impl<'a> Loop<'a> {
     fn take_answer(&mut self) -> Option<i32> {
         // A sentry that is gone has taken all processes with it.
         let killed = ExitStatus::Signaled(9).code();
-        if self.own.client.receive_any().is_err() {
+        let client = self.own.client.as_mut()?;
+        let lost = client.receive_any().is_err();
+        let Ending::Answer(ticket) = self.own.ending else {
+            if lost {
+                self.own.client = None;
+            } else {
+                client.forget();
+            }
+            return None;
+        };
+        if lost {
             return Some(killed);
         }
-        let Ending::Answer(ticket) = self.own.ending else { return None };
-        self.own.client.take(ticket).map(|answer| match answer {
+        let answer = client.take(ticket);
+        client.forget();
+        answer.map(|answer| match answer {
             Ok(Answer::Ended(status)) => status.code(),
             _ => killed,
         })

@@ -1,11 +1,10 @@
 //! Making the sandbox's processes: `clone3(2)` into namespaces, then this very binary again in another role; and taking
 //! ownership of descriptors that come from outside the program. The command line's only file with `unsafe`.
 //!
-//! Key types: [`Launch`] (what to make), [`Held`] (a child that waits for its permission to go on).
+//! Key types: [`Launch`] (what to make), [`Launched`] (a child).
 //! Neighbours: `start.rs` decides namespaces and descriptors; `boot.rs` and `gofer.rs` are the children's side.
 //! Invariants: the command line is single-threaded when it launches, so the child may allocate until it executes; the
-//! child sees exactly the descriptors it was given, from 0 upwards, and an empty signal mask; a child whose parent dies
-//! before it is let go ends at once.
+//! child sees exactly the descriptors it was given, from 0 upwards, and an empty signal mask.
 
 use std::ffi::{CStr, CString};
 use std::io::{self, IoSliceMut, Read, Write};
@@ -44,24 +43,16 @@ pub struct Launch<'a> {
     pub keep_capabilities: bool,
 }
 
-/// A child that has its namespaces and waits to be let go.
+/// A child on its way into its role.
 #[derive(Debug)]
-pub struct Held {
+pub struct Launched {
     /// In the caller's pid namespace.
     pub pid: Pid,
-    gate: std::fs::File,
-    failure: std::fs::File,
+    /// Whether it got there.
+    pub outcome: ExecOutcome,
 }
 
-impl Held {
-    /// Lets the child execute its role; returns what tells whether that worked.
-    pub fn release(mut self) -> io::Result<ExecOutcome> {
-        self.gate.write_all(&[1])?;
-        Ok(ExecOutcome(self.failure))
-    }
-}
-
-/// Tells how a released child fared with `execveat(2)`.
+/// Tells how a child fared with `execveat(2)`.
 #[derive(Debug)]
 pub struct ExecOutcome(std::fs::File);
 
@@ -76,11 +67,10 @@ impl ExecOutcome {
     }
 }
 
-/// Makes the child. It does nothing until [`Held::release`], and ends if the caller goes away before.
-pub fn launch(launch: &Launch<'_>) -> io::Result<Held> {
+/// Makes the child. Its user namespace has no mappings yet, and needs none to execute.
+pub fn launch(launch: &Launch<'_>) -> io::Result<Launched> {
     let own_program =
         park(nix::fcntl::open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)?;
-    let (gate_read, gate_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let (failure_read, failure_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let failure_write = park(failure_write)?;
     if launch.descriptors.len() >= usize::try_from(PARKING).unwrap_or(0) {
@@ -90,13 +80,12 @@ pub fn launch(launch: &Launch<'_>) -> io::Result<Held> {
     let envp = pointers(launch.environment);
     let pid = clone_process(launch.namespaces)?;
     if pid == 0 {
-        drop(gate_write);
-        let errno = become_role(launch, &own_program, gate_read, &argv, &envp);
+        let errno = become_role(launch, &own_program, &argv, &envp);
         drop(std::fs::File::from(failure_write).write_all(&errno.to_le_bytes()));
         // SAFETY: `_exit` takes any status, returns never and runs no handler of the parent's program.
         unsafe { libc::_exit(127) };
     }
-    Ok(Held { pid: Pid::from_raw(pid), gate: gate_write.into(), failure: failure_read.into() })
+    Ok(Launched { pid: Pid::from_raw(pid), outcome: ExecOutcome(failure_read.into()) })
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -121,18 +110,13 @@ fn clone_process(namespaces: CloneFlags) -> io::Result<libc::pid_t> {
     Ok(libc::pid_t::try_from(result).unwrap_or(libc::pid_t::MAX))
 }
 
-/// The child: waits at the gate, arranges itself, executes. Returns only an errno.
+/// The child: arranges itself, executes. Returns only an errno.
 fn become_role(
     launch: &Launch<'_>,
     program: &OwnedFd,
-    gate: OwnedFd,
     argv: &[*const libc::c_char],
     envp: &[*const libc::c_char],
 ) -> i32 {
-    let mut go = [0u8; 1];
-    if std::fs::File::from(gate).read_exact(&mut go).is_err() {
-        return libc::ECANCELED;
-    }
     if let Err(error) = arrange(launch) {
         return error.raw_os_error().unwrap_or(libc::EIO);
     }

@@ -1,7 +1,7 @@
-//! Making a sandbox: gofer and sentry are forked held back, recorded, put into their cgroups, and then let go together.
+//! Making a sandbox: gofer and sentry are forked, recorded, put into their cgroups, and only then told what to do.
 //!
 //! Key function: [`create`]. Neighbours: `spawn.rs` forks, `boot.rs` and `gofer.rs` are the children, `container/store.rs`
-//! records. Invariants: both processes are recorded before they may run, so `delete --force` finds them whatever is
+//! records. Invariants: both processes wait for their instructions until they are recorded, and end if none come, so `delete --force` finds them whatever is
 //! killed when; on failure nothing is left behind but the container's directory, which the caller removes.
 
 use std::ffi::CString;
@@ -23,7 +23,7 @@ use super::boot::{self, BootData, BootReply};
 use super::channel::{Channel, ChannelError};
 use super::control::{ControlError, ErrorKind};
 use super::gofer::{self, GoferData, GoferReply, UserNamespace};
-use super::spawn::{ExecOutcome, Held, Launch, launch};
+use super::spawn::{ExecOutcome, Launch, Launched, launch};
 use crate::container::hooks;
 use crate::container::plan::{IdRange, Namespaces, NetworkNamespace, Plan};
 use crate::container::process_identity::ProcessIdentity;
@@ -62,6 +62,15 @@ impl InitStdio {
     }
 }
 
+/// When the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// When `start` says so.
+    OnStart,
+    /// At once: saves `run` and `do` a connection and a round trip.
+    AtOnce,
+}
+
 /// Everything for [`create`].
 #[derive(Debug)]
 pub struct Creation<'a> {
@@ -77,28 +86,18 @@ pub struct Creation<'a> {
     pub preserved: Vec<OwnedFd>,
     /// The sandbox is to die with the calling process (`do`).
     pub die_with_caller: bool,
+    /// Whether the program is to run as soon as it can.
+    pub begin: Begin,
 }
 
 /// A process that was forked, and is killed and reaped unless it is kept.
 struct Child {
     pid: Pid,
-    held: Option<Held>,
     outcome: Option<ExecOutcome>,
     keep: bool,
 }
 
 impl Child {
-    fn new(held: Held) -> Self {
-        Self { pid: held.pid, held: Some(held), outcome: None, keep: false }
-    }
-
-    fn release(&mut self) -> io::Result<()> {
-        if let Some(held) = self.held.take() {
-            self.outcome = Some(held.release()?);
-        }
-        Ok(())
-    }
-
     /// Why the role did not even begin, if it did not.
     fn exec_error(&mut self) -> Option<io::Error> {
         self.outcome.take().and_then(ExecOutcome::error)
@@ -115,7 +114,7 @@ impl Drop for Child {
     }
 }
 
-/// Makes the sandbox and boots its kernel; the container is then in OCI's state "created".
+/// Makes the sandbox and boots its kernel; the container is then in OCI's state "created" or "running".
 pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
     let Creation { globals, entry, plan, .. } = creation;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -149,15 +148,14 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
     let mut state = first_state(plan, sentry.pid, gofer.pid);
     entry.write(&state)?;
     let prepared = prepare_host(plan, &state, &sentry, &gofer).and_then(|()| {
-        gofer.release()?;
-        sentry.release()?;
         let log = log.as_ref().map(|log| log.settings);
         let gofer_channel = Channel::new(gofer_here);
         // A child that has died already is found out when its answer is missing.
         drop(gofer_channel.send(&GoferData { trees: plan.trees.clone(), log, user_namespace }, &[]));
         let boot_channel = Channel::new(boot_here);
         let (spec, die_with_caller) = (plan.sandbox.clone(), creation.die_with_caller);
-        let data = BootData { spec, log, drop_groups, die_with_caller };
+        let start_at_once = creation.begin == Begin::AtOnce;
+        let data = BootData { spec, log, drop_groups, die_with_caller, start_at_once };
         drop(boot_channel.send(&data, &[]));
         await_boot(plan, &boot_channel, &gofer_channel, &mut sentry, &mut gofer)
     });
@@ -170,7 +168,10 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
         }
         return Err(failure);
     }
-    state.phase = Phase::Created;
+    state.phase = match creation.begin {
+        Begin::OnStart => Phase::Created,
+        Begin::AtOnce => Phase::Running,
+    };
     entry.write(&state)?;
     (sentry.keep, gofer.keep) = (true, true);
     Ok(state)
@@ -195,7 +196,7 @@ fn first_state(plan: &Plan, sentry: Pid, gofer: Pid) -> ContainerState {
     }
 }
 
-/// What must be done on the host while both processes exist and none has begun.
+/// What must be done on the host while both processes exist and neither knows what for.
 fn prepare_host(plan: &Plan, state: &ContainerState, sentry: &Child, gofer: &Child) -> Result<(), Failure> {
     if let Some(cgroup) = &plan.cgroup {
         cgroup.apply(&[sentry.pid, gofer.pid])?;
@@ -339,14 +340,14 @@ fn fork(role: &str, descriptors: &[BorrowedFd<'_>], namespaces: CloneFlags) -> R
     let first = usize::try_from(boot::FIRST_DESCRIPTOR).unwrap_or(0);
     let count = (descriptors.len() - first).to_string();
     let arguments = ["runsc", role, &count].map(CString::new).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let held = launch(&Launch {
+    let Launched { pid, outcome } = launch(&Launch {
         arguments: &arguments,
         environment: &[],
         descriptors,
         namespaces,
         keep_capabilities: namespaces.contains(CloneFlags::CLONE_NEWUSER),
     })?;
-    Ok(Child::new(held))
+    Ok(Child { pid, outcome: Some(outcome), keep: false })
 }
 
 /// The only mapping that needs no privilege, `user_namespaces(7)`.
