@@ -119,6 +119,21 @@ pub struct ContainerSpec {
     pub readonly_paths: Vec<String>,
     /// The first process.
     pub process: ProcessSpec,
+    /// What signals do to it.
+    #[serde(default)]
+    pub first_process: FirstProcess,
+}
+
+/// What signals without a handler do to a container's first process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirstProcess {
+    /// Nothing but SIGKILL and SIGSTOP from outside: it is init of its pid namespace (`pid_namespaces(7)`).
+    #[default]
+    Init,
+    /// What they do to any other: it stands for a command that somebody has typed (`runsc do`), who expects Ctrl-C and
+    /// `timeout(1)` to work.
+    Ordinary,
 }
 
 /// The container's root file system.

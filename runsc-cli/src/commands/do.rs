@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use nix::unistd::Pid;
 use sentry::spec::{
-    AccessTimes, CapabilitySets, ContainerSpec, MountFlags, MountKind, MountSpec, NetworkMode, ProcessSpec,
-    RootMount, SandboxLimits, SandboxSpec, TimeOffsets, TmpfsOptions,
+    AccessTimes, CapabilitySets, ContainerSpec, FirstProcess, MountFlags, MountKind, MountSpec, NetworkMode,
+    ProcessSpec, RootMount, SandboxLimits, SandboxSpec, TimeOffsets, TmpfsOptions,
 };
 
 use super::Context;
@@ -153,6 +153,7 @@ impl Do {
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
             process: self.process()?,
+            first_process: FirstProcess::Ordinary,
         };
         let sandbox = SandboxSpec {
             platform: globals.platform,

@@ -14,8 +14,8 @@ use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxPersonalityDomain, Spec,
 };
 use sentry::spec::{
-    ContainerSpec, DeviceKind, DeviceNode, HostUds, NetworkMode, RootMount, SandboxLimits, SandboxSpec,
-    TimeOffsets,
+    ContainerSpec, DeviceKind, DeviceNode, FirstProcess, HostUds, NetworkMode, RootMount, SandboxLimits,
+    SandboxSpec, TimeOffsets,
 };
 
 use super::cgroup::CgroupPlan;
@@ -51,6 +51,7 @@ pub fn plan(globals: &Globals, id: &ContainerId, bundle: PathBuf, spec: &Spec) -
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
         readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
         process: process::process(process)?,
+        first_process: FirstProcess::Init,
     };
     let sandbox = SandboxSpec {
         platform: globals.platform,
