@@ -443,7 +443,7 @@ fn small_command_cases(report: &Report, runtime: &Runtime) {
     });
     report.case("the_support_table_prints_in_three_formats", || {
         let table = |format: &str| {
-            command::run(&mut runtime.command(&["syscalls", "--output", format]), LIMIT).ok("syscalls")
+            command::run(&mut runtime.command(&["syscalls", "--format", format]), LIMIT).ok("syscalls")
         };
         let value: Value = serde_json::from_str(&table("json")?).map_err(|e| e.to_string())?;
         equal("json has openat", value.to_string().contains("openat"), true)?;

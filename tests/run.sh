@@ -87,6 +87,7 @@ if step "build" 1200 cargo build --workspace --all-targets "${profile[@]}" -q; t
     step "layering" 60 cargo test -p runsc "${profile[@]}" -q --test layering
     step "ratchet" 60 cargo test -p runsc "${profile[@]}" -q --test ratchet
     step "guest programs" 600 cargo test -p runsc "${profile[@]}" -q --test guest
+    step "do" 240 cargo test -p runsc "${profile[@]}" -q --test do_command
     step "security" 180 cargo test -p runsc "${profile[@]}" -q --test security
     step "oci" 180 cargo test -p runsc "${profile[@]}" -q --test oci
     step "lifecycle" 240 cargo test -p runsc "${profile[@]}" -q --test lifecycle
