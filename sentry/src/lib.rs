@@ -12,6 +12,7 @@ pub mod futex;
 pub mod kernel;
 pub mod memory;
 pub mod reactor;
+pub mod sandbox;
 pub mod signals;
 pub mod spec;
 pub mod task;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, ChannelError};
 use super::control::{ControlError, ControlHandler, ErrorKind, INIT, ProcessStdio, Server, SignalTarget};
-use super::kernel::{KernelFds, boot_kernel};
+use super::kernel::{KernelFds, boot_kernel, prepare_kernel};
 use super::spawn;
 use crate::logging::{self, LogSettings};
 
@@ -147,20 +147,22 @@ fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<San
             <[OwnedFd; 3]>::try_from(rest).map_err(|_| internal("boot: standard descriptors".into()))?;
         (ProcessStdio::Files(files), None)
     };
-    confine(terminal.as_ref(), drop_groups).map_err(|error| internal(error.to_string()))?;
+    become_nobody(terminal.as_ref(), drop_groups).map_err(|error| internal(error.to_string()))?;
+    let early = prepare_kernel(spec.platform)?;
+    hide().map_err(|error| internal(error.to_string()))?;
     if die_with_caller {
         // After the change of ids, which would clear it. A caller that has died before this line is noticed when the
         // reply cannot be sent.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| internal(e.to_string()))?;
     }
-    let handler = boot_kernel(spec, KernelFds { gofer, stdio, preserved })?;
+    let handler = boot_kernel(spec, early, KernelFds { gofer, stdio, preserved })?;
     if start_at_once {
         handler.start()?;
     }
     Ok(Sandbox { handler, terminal })
 }
 
-fn confine(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), ConfineError> {
+fn become_nobody(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), ConfineError> {
     if drop_groups {
         nix::unistd::setgroups(&[]).map_err(|e| ConfineError::Credentials(e.into()))?;
     }
@@ -179,6 +181,10 @@ fn confine(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), ConfineE
     if let Some(terminal) = terminal {
         spawn::control_terminal(terminal.as_fd()).map_err(ConfineError::Terminal)?;
     }
+    Ok(())
+}
+
+fn hide() -> Result<(), ConfineError> {
     enter_empty_root().map_err(|e| ConfineError::Root(e.into()))?;
     // Blocked before there is a second thread: `forward_signals` takes them one by one.
     let mut blocked: SigSet = FORWARDED.into_iter().collect();

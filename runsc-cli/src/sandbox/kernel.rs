@@ -6,12 +6,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use sentry::spec::SandboxSpec;
-use syscalls::table::{NUMBERS, Support, X86_64};
+use platform::Platform;
+use platform::ptrace::PtracePlatform;
+use platform::seccomp::SeccompPlatform;
+use sentry::sandbox::{HostEnds, Sandbox};
+use sentry::spec::{PlatformName, SandboxSpec};
+use syscalls::table::{NUMBERS, Support, TABLE, X86_64};
 
-#[cfg(not(feature = "fake-kernel"))]
-use super::control::ErrorKind;
-use super::control::{ControlError, ControlHandler, ProcessStdio};
+use super::control::{ControlError, ControlHandler, ErrorKind, ProcessStdio};
+use super::live::{self, Live};
 
 /// What the kernel gets from outside, besides its specification.
 #[derive(Debug)]
@@ -24,6 +27,20 @@ pub struct KernelFds {
     pub preserved: Vec<OwnedFd>,
 }
 
+/// Makes the platform. To be called when the process has its final user and namespaces, while it has one thread and can
+/// still see `/proc`.
+pub fn make_platform(name: PlatformName) -> Result<Arc<dyn Platform>, ControlError> {
+    let failed = |error: String| ControlError::new(ErrorKind::Internal, error);
+    Ok(match name {
+        PlatformName::Seccomp => {
+            Arc::new(SeccompPlatform::new().map_err(|error| failed(format!("platform seccomp: {error}")))?)
+        }
+        PlatformName::Ptrace => {
+            Arc::new(PtracePlatform::new().map_err(|error| failed(format!("platform ptrace: {error}")))?)
+        }
+    })
+}
+
 /// Makes the kernel and loads the container's first process, which then waits for [`ControlHandler::start`].
 ///
 /// It is called on the main thread of a process that is init of its own pid namespace, in an empty read-only root, with
@@ -31,13 +48,19 @@ pub struct KernelFds {
 /// last act before it returns. `ErrorKind::ProgramNotFound` and `ProgramNotExecutable` say that the program of
 /// `spec.container.process` does not exist or cannot be executed. SIGWINCH is blocked in every thread: the caller waits
 /// for it and calls [`ControlHandler::resize`].
-pub fn boot_kernel(spec: SandboxSpec, fds: KernelFds) -> Result<Arc<dyn ControlHandler>, ControlError> {
+pub fn boot_kernel(
+    spec: SandboxSpec,
+    platform: Arc<dyn Platform>,
+    fds: KernelFds,
+) -> Result<Arc<dyn ControlHandler>, ControlError> {
     #[cfg(feature = "fake-kernel")]
     return super::fake::boot(&spec, fds);
     #[cfg(not(feature = "fake-kernel"))]
     {
-        drop((spec, fds));
-        Err(ControlError::new(ErrorKind::Unsupported, "this binary was built without a kernel"))
+        let ends = HostEnds { gofer: fds.gofer, files: live::files(fds.stdio, fds.preserved) };
+        let sandbox =
+            Sandbox::boot(&spec, platform, &TABLE, ends).map_err(|error| live::start_error(&error))?;
+        Ok(Arc::new(Live::new(sandbox)))
     }
 }
 

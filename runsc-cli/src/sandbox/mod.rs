@@ -10,5 +10,6 @@ pub mod fake;
 pub mod foreground;
 pub mod gofer;
 pub mod kernel;
+pub mod live;
 pub mod spawn;
 pub mod start;

@@ -144,7 +144,7 @@ impl FileOps for HostStream {
     }
 
     fn poll(&self, _file: &FileDescription) -> PollEvents {
-        let asked = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI | PollFlags::POLLRDHUP;
+        let asked = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
         let mut polled = [PollFd::new(self.inode.descriptor.as_fd(), asked)];
         if nix::poll::poll(&mut polled, PollTimeout::ZERO).is_err() {
             return PollEvents::ERR;

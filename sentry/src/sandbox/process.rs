@@ -179,10 +179,8 @@ fn install_files(task: &Arc<Task>, files: ProcessFiles) -> Result<(), StartError
     let limit = task.group.limits.soft(Resource::OpenFiles).max(3);
     let failed = |errno| StartError::Failed("standard streams", errno);
     if let Some(terminal) = files.terminal {
-        let file = crate::tty::attach_host_terminal(task, terminal).map_err(failed)?;
-        for _ in 0..3 {
-            table.install_from(0, Arc::clone(&file), FdFlags::empty(), limit).map_err(failed)?;
-        }
+        drop(terminal);
+        return Err(failed(abi::errno::EOPNOTSUPP));
     }
     for descriptor in files.inherited {
         let file = host::inherited(&task.kernel, descriptor).map_err(failed)?;

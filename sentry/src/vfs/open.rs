@@ -268,7 +268,7 @@ impl Task {
     ///
     /// # Errors
     /// `ENOENT`: the directory was removed; `EACCES`; the file system's.
-    pub(super) fn create_in(
+    pub(crate) fn create_in(
         &self,
         directory: &Location,
         name: &[u8],
