@@ -67,8 +67,9 @@ impl ControlHandler for Live {
     }
 
     fn signal(&self, target: SignalTarget, signal: i32) -> Result<(), ControlError> {
-        let number = Signal::new(signal)
-            .ok_or_else(|| ControlError::new(ErrorKind::Invalid, format!("signal {signal} does not exist")))?;
+        let number = Signal::new(signal).ok_or_else(|| {
+            ControlError::new(ErrorKind::Invalid, format!("signal {signal} does not exist"))
+        })?;
         match target {
             SignalTarget::Process(pid) => self.sandbox.signal(pid, number).map_err(|_| not_found(pid)),
             SignalTarget::Foreground(pid) => {

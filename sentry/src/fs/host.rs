@@ -204,7 +204,9 @@ impl Inode for HostInode {
 
     fn attributes(&self) -> SysResult<Attributes> {
         let status = self.status()?;
-        let time = |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+        let time = |seconds: i64, nanoseconds: i64| {
+            seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+        };
         Ok(Attributes {
             kind: self.kind,
             permissions: status.st_mode & 0o7777,

@@ -81,12 +81,8 @@ impl Sandbox {
         let kernel = Kernel::new(platform, system_calls, tasks).map_err(|e| StartError::host("kernel", e))?;
         run_threads(&kernel)?;
         let (namespace, plan) = mounts::root(spec, ends.gofer)?;
-        let sandbox = Arc::new(Self {
-            kernel,
-            namespace,
-            waiting: Mutex::new(None),
-            started: Mutex::default(),
-        });
+        let sandbox =
+            Arc::new(Self { kernel, namespace, waiting: Mutex::new(None), started: Mutex::default() });
         let task = sandbox.make_process(&spec.container.process, ends.files, Some(plan))?;
         *sandbox.waiting.lock() = Some(task);
         Ok(sandbox)
@@ -140,7 +136,8 @@ impl Sandbox {
         let task = receiver.recv().map_err(|_| StartError::Ended)??;
         let mut started = self.started.lock();
         while started.len() >= STATUSES_MAX {
-            let oldest = started.iter().find(|(_, group)| group.zombie_status().is_some()).map(|(pid, _)| *pid);
+            let oldest =
+                started.iter().find(|(_, group)| group.zombie_status().is_some()).map(|(pid, _)| *pid);
             match oldest {
                 Some(pid) => started.remove(&pid),
                 None => break,

@@ -13,10 +13,13 @@ use super::StartError;
 use crate::fs::gofer::GoferFs;
 use crate::fs::overlay::Overlay;
 use crate::fs::tmpfs::Tmpfs;
-use crate::spec::{AccessTimes, ContainerSpec, DeviceKind, DeviceNode, MountKind, MountSpec, SandboxSpec, TmpfsOptions};
+use crate::spec::{
+    AccessTimes, ContainerSpec, DeviceKind, DeviceNode, MountKind, MountSpec, SandboxSpec, TmpfsOptions,
+};
 use crate::task::Task;
 use crate::vfs::{
-    DeviceNumber, FileKind, FileSystem, Last, Location, MountFlags, MountNamespace, NewKind, Recursive, WalkFlags,
+    DeviceNumber, FileKind, FileSystem, Last, Location, MountFlags, MountNamespace, NewKind, Recursive,
+    WalkFlags,
 };
 
 /// Directories above which a missing mount point is not made; deeper paths are hostile.
@@ -40,7 +43,12 @@ pub(super) fn root(spec: &SandboxSpec, gofer: OwnedFd) -> Result<(Arc<MountNames
     Ok((namespace, Plan { client, container: spec.container.clone(), memory_limit }))
 }
 
-fn tree(client: &Client, tree: u32, overlay: bool, memory_limit: Option<u64>) -> SysResult<Arc<dyn FileSystem>> {
+fn tree(
+    client: &Client,
+    tree: u32,
+    overlay: bool,
+    memory_limit: Option<u64>,
+) -> SysResult<Arc<dyn FileSystem>> {
     let lower: Arc<dyn FileSystem> = GoferFs::attach(client, tree)?;
     Ok(if overlay { Overlay::new(&lower, None, memory_limit)? } else { lower })
 }
@@ -49,7 +57,10 @@ impl Plan {
     /// Mounts everything but the root. `task` is root of the container.
     pub(super) fn carry_out(&self, task: &Task) -> Result<(), StartError> {
         for mount in &self.container.mounts {
-            self.mount(task, mount).map_err(|errno| mount_failed(&mount.destination, errno))?;
+            match self.mount(task, mount) {
+                Err(abi::errno::ENODEV) => tracing::warn!(destination = mount.destination, "no such file system yet"),
+                other => other.map_err(|errno| mount_failed(&mount.destination, errno))?,
+            }
         }
         for device in &self.container.devices {
             make_device(task, device).map_err(|errno| mount_failed(&device.path, errno))?;
@@ -167,7 +178,9 @@ fn destination(task: &Task, path: &[u8], is_file: bool) -> SysResult<Location> {
 /// `mkdir -p` as the task.
 pub(super) fn make_directories(task: &Task, path: &[u8]) -> SysResult<()> {
     let mut made = Vec::new();
-    for component in path.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).take(DEPTH_MAX) {
+    for component in
+        path.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).take(DEPTH_MAX)
+    {
         made.push(b'/');
         made.extend_from_slice(component);
         match task.walk(libc::AT_FDCWD, &made, WalkFlags::FOLLOW) {
@@ -178,7 +191,13 @@ pub(super) fn make_directories(task: &Task, path: &[u8]) -> SysResult<()> {
     Ok(())
 }
 
-fn make_node(task: &Task, path: &[u8], kind: NewKind<'_>, file_kind: FileKind, permissions: u32) -> SysResult<()> {
+fn make_node(
+    task: &Task,
+    path: &[u8],
+    kind: NewKind<'_>,
+    file_kind: FileKind,
+    permissions: u32,
+) -> SysResult<()> {
     let parent = task.walk_parent(libc::AT_FDCWD, path)?;
     let Last::Name(name) = &parent.last else { return Err(EEXIST) };
     if parent.directory.mount.is_read_only() {
@@ -271,7 +290,8 @@ fn children(task: &Task, directory: &Location) -> SysResult<Vec<(Vec<u8>, Locati
 }
 
 fn open(task: &Task, location: &Location, flags: i32) -> SysResult<Arc<crate::vfs::FileDescription>> {
-    let how = crate::vfs::OpenHow::lenient(abi::files::OpenFlags::from_bits_retain(flags.cast_unsigned()), 0)?;
+    let how =
+        crate::vfs::OpenHow::lenient(abi::files::OpenFlags::from_bits_retain(flags.cast_unsigned()), 0)?;
     match task.open_location(location.clone(), how)? {
         crate::vfs::Opening::Ready(file) => Ok(file),
         crate::vfs::Opening::Waiting(..) => Err(abi::errno::EAGAIN),

@@ -10,12 +10,12 @@ use super::mounts::Plan;
 use super::user;
 use crate::fs::host;
 use crate::kernel::Kernel;
+use crate::memory::MemoryManager;
 use crate::signals::{SignalHandlers, TaskSignals};
 use crate::spec::ProcessSpec;
 use crate::task::{
     Credentials, ExecRequest, INITIAL_MASK, Limit, Limits, Resource, Task, TaskParts, ThreadGroup, new_space,
 };
-use crate::memory::MemoryManager;
 use crate::vfs::{FdFlags, FdTable, FsContext, MountNamespace};
 use crate::wait::Failure;
 

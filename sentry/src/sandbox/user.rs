@@ -20,7 +20,8 @@ pub(super) struct Ids {
 pub(super) fn resolve(task: &Task, spec: &ProcessSpec) -> Result<Ids, StartError> {
     let passwd = database(task, b"/etc/passwd");
     let Some(lookup) = &spec.user else {
-        let home = passwd.lines().filter_map(parse_user).find(|user| user.uid == spec.uid).map(|user| user.home);
+        let home =
+            passwd.lines().filter_map(parse_user).find(|user| user.uid == spec.uid).map(|user| user.home);
         return Ok(Ids {
             uid: spec.uid,
             gid: spec.gid,
@@ -71,14 +72,18 @@ fn parse_group(line: &str) -> Option<Group> {
 fn find(passwd: &str, group: &str, lookup: &UserLookup, additional: &[u32]) -> Result<Ids, StartError> {
     let number = lookup.user.parse::<u32>().ok();
     let by_name = passwd.lines().filter_map(parse_user).find(|user| user.name == lookup.user);
-    let user = by_name.or_else(|| passwd.lines().filter_map(parse_user).find(|user| Some(user.uid) == number));
+    let user =
+        by_name.or_else(|| passwd.lines().filter_map(parse_user).find(|user| Some(user.uid) == number));
     let mut ids = match (&user, number) {
         (Some(user), _) => {
             Ids { uid: user.uid, gid: user.gid, groups: Vec::new(), home: Some(user.home.clone()) }
         }
         (None, Some(uid)) => Ids { uid, home: Some("/".into()), ..Ids::default() },
         (None, None) => {
-            return Err(StartError::Invalid(format!("unable to find user {}: no matching entries in passwd file", lookup.user)));
+            return Err(StartError::Invalid(format!(
+                "unable to find user {}: no matching entries in passwd file",
+                lookup.user
+            )));
         }
     };
     let groups = || group.lines().filter_map(parse_group);
@@ -87,12 +92,15 @@ fn find(passwd: &str, group: &str, lookup: &UserLookup, additional: &[u32]) -> R
             let number = wanted.parse::<u32>().ok();
             let found = groups().find(|group| &group.name == wanted).map(|group| group.gid);
             ids.gid = found.or(number).ok_or_else(|| {
-                StartError::Invalid(format!("unable to find group {wanted}: no matching entries in group file"))
+                StartError::Invalid(format!(
+                    "unable to find group {wanted}: no matching entries in group file"
+                ))
             })?;
         }
         None => {
             if let Some(user) = &user {
-                ids.groups = groups().filter(|group| group.members.contains(&user.name)).map(|g| g.gid).collect();
+                ids.groups =
+                    groups().filter(|group| group.members.contains(&user.name)).map(|g| g.gid).collect();
             }
         }
     }
