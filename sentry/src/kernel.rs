@@ -10,6 +10,7 @@ use crate::executor::Executor;
 use crate::freezer::Freezer;
 use crate::futex::FutexTable;
 use crate::reactor::Reactor;
+use crate::strace::Strace;
 use crate::task::{ExitStatus, ProcessTable, Reply, Task, ThreadGroup};
 use crate::time::Timers;
 use crate::uts::Uts;
@@ -62,6 +63,8 @@ pub struct Kernel {
     pub vfs: Vfs,
     /// What calls do.
     pub system_calls: &'static dyn SyscallTable,
+    /// Prints calls.
+    pub strace: Option<Strace>,
     /// What programs are told of the machine.
     pub host_facts: HostFacts,
     /// The sandbox's limit of memory in bytes; 0: none but the host's.
@@ -81,6 +84,7 @@ impl Kernel {
         platform: Arc<dyn Platform>,
         system_calls: &'static dyn SyscallTable,
         tasks: usize,
+        strace: Option<Strace>,
     ) -> nix::Result<Arc<Self>> {
         let timers = Timers::new()?;
         let reactor = Reactor::new(Arc::clone(&timers))?;
@@ -96,6 +100,7 @@ impl Kernel {
             freezer: Freezer::default(),
             vfs: Vfs::default(),
             system_calls,
+            strace,
             memory_limit: AtomicU64::new(0),
             init_status: Mutex::new(None),
             init_exited: WaitQueue::new(),

@@ -15,6 +15,7 @@ pub mod reactor;
 pub mod sandbox;
 pub mod signals;
 pub mod spec;
+pub mod strace;
 pub mod task;
 pub mod time;
 pub mod timers;

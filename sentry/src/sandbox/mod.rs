@@ -24,6 +24,7 @@ use platform::Platform;
 
 use crate::kernel::{Kernel, SyscallTable};
 use crate::spec::{ProcessSpec, SandboxSpec, WindowSize};
+use crate::strace::Strace;
 use crate::task::{CpuTimes, ExitStatus, Pid, TASKS_MAX, Task, TaskState, ThreadGroup};
 use crate::vfs::MountNamespace;
 use crate::wait::{Observer, PollEvents, WaitQueue};
@@ -78,7 +79,8 @@ impl Sandbox {
         ends: HostEnds,
     ) -> Result<Arc<Self>, StartError> {
         let tasks = spec.limits.tasks.and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(TASKS_MAX);
-        let kernel = Kernel::new(platform, system_calls, tasks).map_err(|e| StartError::host("kernel", e))?;
+        let kernel = Kernel::new(platform, system_calls, tasks, spec.strace.clone().map(Strace::new))
+            .map_err(|e| StartError::host("kernel", e))?;
         run_threads(&kernel)?;
         let (namespace, plan) = mounts::root(spec, ends.gofer)?;
         let sandbox =

@@ -58,7 +58,9 @@ impl Plan {
     pub(super) fn carry_out(&self, task: &Task) -> Result<(), StartError> {
         for mount in &self.container.mounts {
             match self.mount(task, mount) {
-                Err(abi::errno::ENODEV) => tracing::warn!(destination = mount.destination, "no such file system yet"),
+                Err(abi::errno::ENODEV) => {
+                    tracing::warn!(destination = mount.destination, "no such file system yet")
+                }
                 other => other.map_err(|errno| mount_failed(&mount.destination, errno))?,
             }
         }

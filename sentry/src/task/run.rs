@@ -164,8 +164,14 @@ impl Task {
     /// Step 3.
     async fn system_call(self: &Arc<Self>, request: SyscallRequest) -> Outcome {
         let kernel = Arc::clone(&self.kernel);
+        let trace = kernel.strace.as_ref().and_then(|strace| Some((strace, strace.enter(self, &request)?)));
         let mut reply = kernel.system_calls.call(self, &request);
         loop {
+            if let Some((strace, trace)) = &trace
+                && !matches!(reply, Reply::Later(_))
+            {
+                strace.leave(self, trace, &reply);
+            }
             reply = match reply {
                 Reply::Now(Ok(value)) => return Outcome::Return(value),
                 Reply::Now(Err(Failure::Error(errno))) => return Outcome::Return(errno.to_return_value()),
