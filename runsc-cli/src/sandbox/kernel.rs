@@ -9,6 +9,7 @@ use std::sync::Arc;
 use platform::Platform;
 use platform::ptrace::PtracePlatform;
 use platform::seccomp::SeccompPlatform;
+use sentry::fs::proc::HostMachine;
 use sentry::sandbox::{HostEnds, Sandbox};
 use sentry::spec::{PlatformName, SandboxSpec};
 use syscalls::table::{NUMBERS, Support, TABLE, X86_64};
@@ -27,18 +28,25 @@ pub struct KernelFds {
     pub preserved: Vec<OwnedFd>,
 }
 
-/// Makes the platform. To be called when the process has its final user and namespaces, while it has one thread and can
-/// still see `/proc`.
-pub fn make_platform(name: PlatformName) -> Result<Arc<dyn Platform>, ControlError> {
+/// What has to be made while the process can still see the host.
+pub struct Early {
+    platform: Arc<dyn Platform>,
+    machine: HostMachine,
+}
+
+/// Makes the platform and looks at the machine. To be called when the process has its final user and namespaces, while it
+/// has one thread and can still see `/proc`.
+pub fn prepare_kernel(name: PlatformName) -> Result<Early, ControlError> {
     let failed = |error: String| ControlError::new(ErrorKind::Internal, error);
-    Ok(match name {
+    let platform: Arc<dyn Platform> = match name {
         PlatformName::Seccomp => {
             Arc::new(SeccompPlatform::new().map_err(|error| failed(format!("platform seccomp: {error}")))?)
         }
         PlatformName::Ptrace => {
             Arc::new(PtracePlatform::new().map_err(|error| failed(format!("platform ptrace: {error}")))?)
         }
-    })
+    };
+    Ok(Early { platform, machine: HostMachine::read() })
 }
 
 /// Makes the kernel and loads the container's first process, which then waits for [`ControlHandler::start`].
@@ -50,16 +58,20 @@ pub fn make_platform(name: PlatformName) -> Result<Arc<dyn Platform>, ControlErr
 /// for it and calls [`ControlHandler::resize`].
 pub fn boot_kernel(
     spec: SandboxSpec,
-    platform: Arc<dyn Platform>,
+    early: Early,
     fds: KernelFds,
 ) -> Result<Arc<dyn ControlHandler>, ControlError> {
     #[cfg(feature = "fake-kernel")]
     return super::fake::boot(&spec, fds);
     #[cfg(not(feature = "fake-kernel"))]
     {
-        let ends = HostEnds { gofer: fds.gofer, files: live::files(fds.stdio, fds.preserved) };
+        let ends = HostEnds {
+            gofer: fds.gofer,
+            files: live::files(fds.stdio, fds.preserved),
+            machine: early.machine,
+        };
         let sandbox =
-            Sandbox::boot(&spec, platform, &TABLE, ends).map_err(|error| live::start_error(&error))?;
+            Sandbox::boot(&spec, early.platform, &TABLE, ends).map_err(|error| live::start_error(&error))?;
         Ok(Arc::new(Live::new(sandbox)))
     }
 }

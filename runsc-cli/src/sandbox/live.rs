@@ -128,15 +128,23 @@ impl ControlHandler for Live {
     }
 
     fn syscall_counts(&self) -> Result<Vec<SyscallCount>, ControlError> {
-        let (made, unknown) = syscalls::table::TABLE.counts();
-        let implemented =
-            made.into_iter().map(|(name, calls)| SyscallCount { name: name.into(), calls, unimplemented: 0 });
-        let refused = unknown.into_iter().map(|(number, count)| {
+        let counts = syscalls::table::TABLE.counts();
+        let implemented = counts.made.into_iter().map(|(name, calls)| SyscallCount {
+            name: name.into(),
+            calls,
+            unimplemented: 0,
+        });
+        let options = counts.options.into_iter().map(|(call, option, count)| SyscallCount {
+            name: format!("{call}({option})"),
+            calls: count,
+            unimplemented: count,
+        });
+        let refused = counts.unknown.into_iter().map(|(number, count)| {
             let name = usize::try_from(number).ok().and_then(abi::numbers::name);
             let name = name.map_or_else(|| format!("syscall_{number}"), str::to_owned);
             SyscallCount { name, calls: count, unimplemented: count }
         });
-        Ok(implemented.chain(refused).collect())
+        Ok(implemented.chain(options).chain(refused).collect())
     }
 
     fn stats(&self) -> Result<SandboxStats, ControlError> {

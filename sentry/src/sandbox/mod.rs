@@ -22,6 +22,7 @@ use abi::signals::{SIGKILL, Signal};
 use parking_lot::Mutex;
 use platform::Platform;
 
+use crate::fs::proc::HostMachine;
 use crate::kernel::{Kernel, SyscallTable};
 use crate::spec::{ProcessSpec, SandboxSpec, WindowSize};
 use crate::strace::Strace;
@@ -40,6 +41,8 @@ pub struct HostEnds {
     pub gofer: OwnedFd,
     /// Files of the first process.
     pub files: ProcessFiles,
+    /// The machine as the host describes it.
+    pub machine: HostMachine,
 }
 
 /// A running sandbox.
@@ -81,6 +84,7 @@ impl Sandbox {
         let tasks = spec.limits.tasks.and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(TASKS_MAX);
         let kernel = Kernel::new(platform, system_calls, tasks, spec.strace.clone().map(Strace::new))
             .map_err(|e| StartError::host("kernel", e))?;
+        mounts::register(&kernel, spec, ends.machine);
         run_threads(&kernel)?;
         let (namespace, plan) = mounts::root(spec, ends.gofer)?;
         let sandbox =

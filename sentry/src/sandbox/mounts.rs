@@ -10,9 +10,12 @@ use abi::errno::{EEXIST, ENOENT, ENOTDIR, EROFS, Errno, SysResult};
 use wire::Client;
 
 use super::StartError;
+use crate::fs::dev::{self, Console};
 use crate::fs::gofer::GoferFs;
 use crate::fs::overlay::Overlay;
-use crate::fs::tmpfs::Tmpfs;
+use crate::fs::proc::{self, HostMachine};
+use crate::fs::tmpfs::{self, Tmpfs};
+use crate::kernel::Kernel;
 use crate::spec::{
     AccessTimes, ContainerSpec, DeviceKind, DeviceNode, MountKind, MountSpec, SandboxSpec, TmpfsOptions,
 };
@@ -30,6 +33,15 @@ pub(super) struct Plan {
     client: Client,
     container: ContainerSpec,
     memory_limit: Option<u64>,
+}
+
+/// Offers file systems and drivers to `mount(2)` and `open(2)`.
+pub(super) fn register(kernel: &Arc<Kernel>, spec: &SandboxSpec, machine: HostMachine) {
+    let facts = proc::Facts::new(Arc::clone(kernel), machine, spec.limits);
+    let memory_limit_bytes = spec.limits.memory_bytes;
+    kernel.vfs.register_file_system("proc", proc::Factory::new(&facts));
+    kernel.vfs.register_file_system("tmpfs", Arc::new(tmpfs::options::Factory { memory_limit_bytes }));
+    dev::register(&kernel.vfs.devices);
 }
 
 /// Connects to the gofer and makes the namespace with the container's root.
@@ -87,7 +99,11 @@ impl Plan {
                 (tree(&self.client, *index, *overlay, self.memory_limit)?, *is_file)
             }
             MountKind::Tmpfs(options) => (Tmpfs::new(options, self.memory_limit), false),
-            MountKind::Dev(options) => (Tmpfs::new(options, self.memory_limit), false),
+            MountKind::Dev(options) => {
+                let terminal = self.container.process.terminal;
+                let console = if terminal { Console::Present } else { Console::Absent };
+                (dev::new(options, self.memory_limit, console)?, false)
+            }
             other => (special(task, other)?, false),
         };
         let at = destination(task, path, is_file)?;
@@ -97,7 +113,7 @@ impl Plan {
         };
         let mount = task.fs().namespace().mount(file_system, at, MountFlags::empty())?;
         if let Some(from) = copied {
-            copy_tree(task, &from, &mount.root_location())?;
+            tmpfs::copying::copy_tree(from.inode(), mount.root_location().inode(), task)?;
         }
         mount.set_flags(flags(spec));
         Ok(())
@@ -237,86 +253,6 @@ fn make_read_only(task: &Task, path: &str) -> SysResult<()> {
     let mount = task.fs().namespace().bind(&at.clone(), at, Recursive::No)?;
     mount.set_flags(mount.flags() | MountFlags::RDONLY);
     Ok(())
-}
-
-/// Copies what a directory holds into a fresh tmpfs (`tmpcopyup`).
-fn copy_tree(task: &Task, from: &Location, to: &Location) -> SysResult<()> {
-    let mut left = vec![(from.clone(), to.clone(), 0)];
-    while let Some((from, to, depth)) = left.pop() {
-        for (name, child) in children(task, &from)? {
-            let attributes = child.inode().attributes()?;
-            let target;
-            let kind = match attributes.kind {
-                FileKind::Regular => NewKind::Regular,
-                FileKind::Directory => NewKind::Directory,
-                FileKind::Symlink => {
-                    let crate::vfs::LinkTarget::Path(text) = child.inode().read_link(task)? else { continue };
-                    target = text;
-                    NewKind::Symlink(&target)
-                }
-                FileKind::Fifo => NewKind::Fifo,
-                // Devices and sockets are not copied by other runtimes either.
-                _ => continue,
-            };
-            let made = task.create_in(&to, &name, kind, attributes.kind, attributes.permissions)?;
-            made.inode().set_attributes(&crate::vfs::SetAttributes {
-                uid: Some(attributes.uid),
-                gid: Some(attributes.gid),
-                ..Default::default()
-            })?;
-            match attributes.kind {
-                FileKind::Regular => copy_file(task, &child, &made)?,
-                FileKind::Directory if depth < DEPTH_MAX => left.push((child, made, depth + 1)),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-fn children(task: &Task, directory: &Location) -> SysResult<Vec<(Vec<u8>, Location)>> {
-    let file = open(task, directory, libc::O_RDONLY | libc::O_DIRECTORY)?;
-    let mut names = Vec::new();
-    file.ops.read_directory(0, &file, &mut |entry| {
-        if entry.name != b"." && entry.name != b".." {
-            names.push(entry.name.to_vec());
-        }
-        true
-    })?;
-    let find = |name: Vec<u8>| {
-        let inode = directory.inode().lookup(&name)?;
-        let dentry = directory.dentry.bind(&name, inode, &task.kernel.vfs.dentries);
-        Ok((name, Location { mount: Arc::clone(&directory.mount), dentry }))
-    };
-    names.into_iter().map(find).collect()
-}
-
-fn open(task: &Task, location: &Location, flags: i32) -> SysResult<Arc<crate::vfs::FileDescription>> {
-    let how =
-        crate::vfs::OpenHow::lenient(abi::files::OpenFlags::from_bits_retain(flags.cast_unsigned()), 0)?;
-    match task.open_location(location.clone(), how)? {
-        crate::vfs::Opening::Ready(file) => Ok(file),
-        crate::vfs::Opening::Waiting(..) => Err(abi::errno::EAGAIN),
-    }
-}
-
-fn copy_file(task: &Task, from: &Location, to: &Location) -> SysResult<()> {
-    let source = open(task, from, libc::O_RDONLY)?;
-    let target = open(task, to, libc::O_WRONLY)?;
-    let mut buffer = vec![0; 256 << 10];
-    let mut offset = 0;
-    loop {
-        let count = source.ops.read(offset, &mut buffer, &source)?;
-        if count == 0 {
-            return Ok(());
-        }
-        let mut written = 0;
-        while written < count {
-            let piece = buffer.get(written..count).unwrap_or_default();
-            written += target.ops.write(offset + written as u64, piece, &target)?;
-        }
-        offset += count as u64;
-    }
 }
 
 /// Reads a file as the task, at most `limit` bytes of it.

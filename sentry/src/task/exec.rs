@@ -189,7 +189,7 @@ impl Task {
 
     /// Ends the other threads of the process and waits until they are gone.
     async fn end_other_threads(self: &Arc<Self>) -> Result<(), ()> {
-        if self.group.thread_count() == 1 {
+        if self.group.thread_count() <= 1 {
             return Ok(());
         }
         if !self.group.claim_exec() {
