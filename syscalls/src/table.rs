@@ -182,12 +182,16 @@ const FAMILIES: &[&[Entry]] = &[
     crate::clone_exec_exit::CALLS,
     crate::credentials::CALLS,
     crate::descriptor_files::CALLS,
+    crate::descriptors::CALLS,
     crate::directories::CALLS,
+    crate::file_copies::CALLS,
     crate::futex::CALLS,
     crate::identity::CALLS,
     crate::limits::CALLS,
+    crate::locks::CALLS,
     crate::memory_map::CALLS,
     crate::metadata::CALLS,
+    crate::mounts::CALLS,
     crate::open_close::CALLS,
     crate::poll_epoll::CALLS,
     crate::prctl::CALLS,
@@ -198,6 +202,7 @@ const FAMILIES: &[&[Entry]] = &[
     crate::signals::CALLS,
     crate::system::CALLS,
     crate::wait::CALLS,
+    crate::xattrs::CALLS,
 ];
 
 const fn assemble() -> [Option<Entry>; NUMBERS] {

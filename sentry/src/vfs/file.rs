@@ -224,6 +224,8 @@ enum Denial {
 pub struct FileOwner {
     /// As `F_GETOWN` returns it.
     pub owner: i32,
+    /// `owner` is a thread, not a process (`F_OWNER_TID`).
+    pub is_thread: bool,
     /// `F_GETSIG`.
     pub signal: i32,
 }

@@ -241,6 +241,20 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// The gofer's.
     fn status(&self) -> SysResult<FileSystemStatus>;
+    /// Brings everything written to the disk (`sync`, `syncfs`). File systems in memory have nothing to do.
+    ///
+    /// # Errors
+    /// The gofer's.
+    fn sync(&self) -> SysResult<()> {
+        Ok(())
+    }
+    /// Changes the instance's own options (`mount(MS_REMOUNT)`); `data` is `mount`'s.
+    ///
+    /// # Errors
+    /// `EINVAL`: an option that is unknown or cannot be changed.
+    fn reconfigure(&self, data: &[u8]) -> SysResult<()> {
+        if data.is_empty() { Ok(()) } else { Err(EINVAL) }
+    }
     /// What `/proc/mounts` shows as the source.
     fn source(&self) -> String {
         self.type_name().to_owned()

@@ -36,7 +36,9 @@ pub use dentry::{Dentry, Location, MayAsk, Reachable};
 pub use dentry_cache::{DENTRIES_KEPT, DentryCache, MISSING_KEPT};
 pub use descriptors::{FD_LIMIT_MAX, FdFlags, FdTable};
 pub use devices::{DeviceClass, DeviceDriver, DeviceTable, FifoHook, FifoOpener, OpenedFifo, PartnerCame};
-pub use file::{DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource};
+pub use file::{
+    CHANGEABLE_FLAGS, DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource,
+};
 pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
     ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
