@@ -163,7 +163,7 @@ pub async fn sys_clock_nanosleep(
         return Err(EOPNOTSUPP.into());
     }
     let time = task.read_value::<Timespec>(request.address())?.timeout_ns()?;
-    if found.abilities == Abilities::Alarm && !task.credentials().has(CAP_WAKE_ALARM.number().into()) {
+    if found.abilities == Abilities::Alarm && !task.credentials().can(CAP_WAKE_ALARM) {
         return Err(EPERM.into());
     }
     // A thread would wait for time that passes only while it does not wait.

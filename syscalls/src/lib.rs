@@ -25,6 +25,7 @@ pub mod random;
 pub mod read_write;
 pub mod registers;
 pub mod restart;
+pub mod scheduling;
 pub mod signals;
 pub mod system;
 pub mod table;

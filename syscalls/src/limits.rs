@@ -37,11 +37,7 @@ fn raw_of(limit: Limit) -> Rlimit {
 }
 
 fn privilege(task: &Task) -> Privilege {
-    if task.credentials().has(CAP_SYS_RESOURCE.number().into()) {
-        Privilege::Privileged
-    } else {
-        Privilege::Ordinary
-    }
+    if task.credentials().can(CAP_SYS_RESOURCE) { Privilege::Privileged } else { Privilege::Ordinary }
 }
 
 /// `getrlimit(2)` <https://man7.org/linux/man-pages/man2/getrlimit.2.html>

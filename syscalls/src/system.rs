@@ -54,7 +54,7 @@ pub fn sys_uname(task: &Arc<Task>, names: UserAddress) -> SysResult<()> {
 
 /// Reads a name that a privileged task wants to give the machine.
 fn read_name(task: &Task, name: UserAddress, length: i32) -> SysResult<Vec<u8>> {
-    if !task.credentials().has(CAP_SYS_ADMIN.number().into()) {
+    if !task.credentials().can(CAP_SYS_ADMIN) {
         return Err(EPERM);
     }
     let length = usize::try_from(length).ok().filter(|length| *length <= uts::NAME_MAX).ok_or(EINVAL)?;
