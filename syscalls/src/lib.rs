@@ -29,5 +29,6 @@ pub mod scheduling;
 pub mod signals;
 pub mod system;
 pub mod table;
+pub mod timers;
 pub mod wait;
 pub mod xattrs;

@@ -202,6 +202,7 @@ const FAMILIES: &[&[Entry]] = &[
     crate::scheduling::CALLS,
     crate::signals::CALLS,
     crate::system::CALLS,
+    crate::timers::CALLS,
     crate::wait::CALLS,
     crate::xattrs::CALLS,
 ];

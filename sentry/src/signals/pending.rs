@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use abi::errno::{EAGAIN, SysResult};
-use abi::signal_info::SigInfo;
+use abi::signal_info::{SI_TIMER, SigInfo};
 use abi::signals::{SigSet, Signal};
 
 /// A set of pending signals with their details. Standard signals are in it once at most, real-time
@@ -52,6 +52,11 @@ impl PendingSignals {
             self.set.remove(signal);
         }
         Some((signal, info))
+    }
+
+    /// The queued signal of a POSIX timer, whose overruns are counted while it is here.
+    pub fn timer_signal(&mut self, id: i32) -> Option<&mut SigInfo> {
+        self.queue.iter_mut().find(|info| info.si_code == SI_TIMER && info.pid() == id)
     }
 
     /// Forgets signals.
