@@ -17,7 +17,7 @@ pub use send::SignalTarget;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use abi::signals::{SigAction, SigSet, Signal, StackT};
+use abi::signals::{SIGNAL_LIMIT, SigAction, SigSet, Signal, StackT};
 use parking_lot::Mutex;
 use zerocopy::FromZeros;
 
@@ -93,12 +93,12 @@ impl TaskSignals {
 
 /// The dispositions of a process (`CLONE_SIGHAND` shares them).
 pub struct SignalHandlers {
-    actions: Mutex<[SigAction; 64]>,
+    actions: Mutex<[SigAction; SIGNAL_LIMIT]>,
 }
 
 impl Default for SignalHandlers {
     fn default() -> Self {
-        Self { actions: Mutex::new([SigAction::new_zeroed(); 64]) }
+        Self { actions: Mutex::new([SigAction::new_zeroed(); SIGNAL_LIMIT]) }
     }
 }
 
