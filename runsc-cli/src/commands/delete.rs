@@ -44,7 +44,13 @@ impl Delete {
         let Some(entry) = context.store.lock(id)? else {
             return if self.force { Ok(()) } else { Err(Failure::new(DOES_NOT_EXIST)) };
         };
-        let state = entry.read()?;
+        let state = match entry.read() {
+            Err(failure) if self.force => {
+                tracing::debug!("{failure}");
+                None
+            }
+            outcome => outcome?,
+        };
         match state.as_ref().map(ContainerState::status) {
             _ if self.force => {}
             None => return Err(Failure::new(DOES_NOT_EXIST)),
@@ -61,25 +67,26 @@ impl Delete {
     }
 }
 
-/// Kills what still runs and removes everything.
+/// Kills what still runs and removes everything, also without a record that can be read.
 pub fn destroy(entry: Entry, state: Option<&ContainerState>) -> Result<(), Failure> {
-    let Some(state) = state else { return entry.remove() };
+    let remains = state.map_or_else(|| entry.remains(), ContainerState::remains);
     // Both are killed before either is waited for. Neither has anything to put in order: what the sentry wrote to host
     // files is written, and the gofer only answers the sentry.
-    let processes: Vec<ProcessIdentity> = state.sentry.into_iter().chain(state.gofer).collect();
-    for process in &processes {
+    for process in &remains.processes {
         process.signal(Signal::SIGKILL)?;
     }
-    for process in processes {
+    for process in remains.processes {
         await_end(process)?;
     }
-    if let Some(cgroup) = &state.cgroup
+    if let Some(cgroup) = &remains.cgroup
         && let Err(failure) = cgroup.remove()
     {
         tracing::warn!("removing cgroup {}: {failure}", cgroup.path().display());
     }
     entry.remove()?;
-    if let Some(given) = &state.hooks {
+    if let Some(state) = state
+        && let Some(given) = &state.hooks
+    {
         let input = hooks::oci_state(state, Status::Stopped, 0);
         hooks::run_and_warn("poststop", given.poststop().as_ref(), &input);
     }

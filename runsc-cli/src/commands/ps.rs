@@ -1,7 +1,7 @@
 //! `runsc ps`: the processes of a container.
 //!
-//! The table shows the processes inside, with their ids inside. JSON is the list of pids that shims ask for, which they
-//! take for pids of the host: that is the sentry's, because the host knows no other process of the container.
+//! All ids are those inside, as gVisor's `ps` prints them, also in the list of pids that shims ask for: the host knows
+//! none of these processes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,9 +22,9 @@ pub struct Ps {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     format: Format,
-    /// Print everything known about the processes inside, as JSON
+    /// Print everything known about the processes, as JSON
     #[arg(long)]
-    inside: bool,
+    details: bool,
     /// The container's id
     id: String,
     /// Options of ps(1) are not supported: it does not see these processes
@@ -45,16 +45,17 @@ impl Ps {
                 "ps option {option:?} is not supported: ps(1) does not see inside"
             )));
         }
-        if self.format == Format::Json && !self.inside {
-            print_line(&format!("[{}]", state.live_pid()))?;
-            return Ok(0);
-        }
         let processes = match context.connect(&id)?.call(Call::Processes)? {
             Answer::Processes(processes) => processes,
             other => return Err(Failure::new(format!("the sentry answered {other:?} to ps"))),
         };
-        if self.inside {
+        if self.details {
             print_line(&serde_json::to_string(&processes)?)?;
+            return Ok(0);
+        }
+        if self.format == Format::Json {
+            let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
+            print_line(&serde_json::to_string(&pids)?)?;
             return Ok(0);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -14,14 +14,14 @@ use crate::table;
 #[derive(Debug, Args)]
 pub struct Syscalls {
     /// How to print them
-    #[arg(short, long, value_enum, default_value = "table")]
-    format: TableFormat,
+    #[arg(short, long, visible_alias = "format", value_name = "FORMAT", value_enum, default_value = "table")]
+    output: TableFormat,
     /// Print how often this container has made each call instead
     #[arg(long, value_name = "ID")]
     counts: Option<String>,
 }
 
-/// `--format`.
+/// `--output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum TableFormat {
     /// For people.
@@ -41,7 +41,7 @@ impl Syscalls {
             Some(id) => counts(context, &ContainerId::new(id)?)?,
             None => supported(),
         };
-        print(&self.format.render(&rows)?)?;
+        print(&self.output.render(&rows)?)?;
         Ok(0)
     }
 }

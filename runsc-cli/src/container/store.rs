@@ -1,6 +1,7 @@
 //! What is recorded about containers: a directory for each under `--root`, with its state and its control socket.
 //!
-//! Key types: [`Store`] (the `--root` directory), [`Entry`] (one container, locked), [`ContainerState`] (the record).
+//! Key types: [`Store`] (the `--root` directory), [`Entry`] (one container, locked), [`ContainerState`] (the record),
+//! [`Remains`] (the part of it that survives a damaged record).
 //! Neighbours: every command; `sandbox/start.rs` writes the processes into it before they may run.
 //! Invariants: `state.json` is replaced by `rename(2)`, so a reader needs no lock and never sees half of it; whoever
 //! changes it holds `flock(2)` on the container's directory, which the host releases when the holder dies in any way; a
@@ -28,7 +29,8 @@ use super::process_identity::ProcessIdentity;
 use crate::failure::{Attempt, Failure};
 
 const STATE: &str = "state.json";
-const STATE_BEING_WRITTEN: &str = "state.json.new";
+/// What `delete --force` needs if the state is damaged.
+const REMAINS: &str = "remains";
 const CONTROL_SOCKET: &str = "control.sock";
 
 /// How long a command waits for another that changes the same container. Longer than any step that is not a hook.
@@ -69,6 +71,15 @@ pub struct ContainerState {
     pub hooks: Option<Hooks>,
     /// What `exec` begins with.
     pub process: ProcessSpec,
+}
+
+/// What a container leaves on the host, and `delete` must find.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Remains {
+    /// Sentry and gofer.
+    pub processes: Vec<ProcessIdentity>,
+    /// Its cgroups.
+    pub cgroup: Option<CgroupRecord>,
 }
 
 /// How far a container has come; whether it has also ended is told by its sentry.
@@ -113,6 +124,12 @@ impl Status {
 }
 
 impl ContainerState {
+    /// What it leaves on the host.
+    pub fn remains(&self) -> Remains {
+        let processes = self.sentry.into_iter().chain(self.gofer).collect();
+        Remains { processes, cgroup: self.cgroup.clone() }
+    }
+
     /// Its status now.
     pub fn status(&self) -> Status {
         match (self.sentry.is_some_and(ProcessIdentity::is_alive), self.phase) {
@@ -304,15 +321,29 @@ impl Entry {
 
     /// Replaces the record.
     pub fn write(&self, state: &ContainerState) -> Result<(), Failure> {
-        let new = self.path.join(STATE_BEING_WRITTEN);
-        let text = serde_json::to_vec(state)?;
+        self.replace(STATE, &serde_json::to_vec(state)?)
+    }
+
+    /// Writes down what must be cleaned up, apart from the record.
+    pub fn write_remains(&self, remains: &Remains) -> Result<(), Failure> {
+        self.replace(REMAINS, &serde_json::to_vec(remains)?)
+    }
+
+    /// What must be cleaned up; nothing if that is not known.
+    pub fn remains(&self) -> Remains {
+        let text = fs::read(self.path.join(REMAINS)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<(), Failure> {
+        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let write = || -> io::Result<()> {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&text)?;
-            fs::rename(&new, self.path.join(STATE))
+            file.write_all(text)?;
+            fs::rename(&new, &path)
         };
-        write().attempt(|| format!("writing {}", self.path.join(STATE).display()))
+        write().attempt(|| format!("writing {}", path.display()))
     }
 
     /// Makes the control socket.

@@ -19,8 +19,9 @@ use sentry::spec::SandboxSpec;
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, ChannelError};
-use super::control::{ControlError, ControlHandler, ErrorKind, INIT, ProcessStdio, Server, SignalTarget};
+use super::control::{ControlError, ControlHandler, ErrorKind, INIT, ProcessStdio, SignalTarget};
 use super::kernel::{KernelFds, boot_kernel, prepare_kernel};
+use super::server::Server;
 use super::spawn;
 use crate::logging::{self, LogSettings};
 

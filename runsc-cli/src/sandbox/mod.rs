@@ -11,5 +11,6 @@ pub mod foreground;
 pub mod gofer;
 pub mod kernel;
 pub mod live;
+pub mod server;
 pub mod spawn;
 pub mod start;

@@ -147,6 +147,7 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
 
     let mut state = first_state(plan, sentry.pid, gofer.pid);
     entry.write(&state)?;
+    entry.write_remains(&state.remains())?;
     let prepared = prepare_host(plan, &state, &sentry, &gofer).and_then(|()| {
         let log = log.as_ref().map(|log| log.settings);
         let gofer_channel = Channel::new(gofer_here);

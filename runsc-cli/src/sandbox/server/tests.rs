@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 
 use super::*;
 use crate::sandbox::client::Client;
+use crate::sandbox::control::{ExitStatus, INIT};
 use crate::sandbox::fake;
 
 struct Sandbox {
