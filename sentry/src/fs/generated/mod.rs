@@ -54,7 +54,12 @@ impl Generated {
 
     /// An instance that shows nothing: stands for one that is gone.
     fn empty() -> Arc<dyn FileSystem> {
-        Self::new("none", 0, 0o555, |_| Body::Directory(Box::new(Table::new((), &[]))))
+        Self::new("none", 0, 0o555, |_| Self::nothing())
+    }
+
+    /// The body of a directory without names.
+    pub fn nothing() -> Body {
+        Body::Directory(Box::new(Table::new((), &[])))
     }
 
     /// Its root as what it is.
@@ -74,8 +79,7 @@ impl FileSystem for Generated {
 
     fn root(&self) -> Arc<dyn Inode> {
         let root = self.root.get_or_init(|| {
-            let body = Body::Directory(Box::new(Table::new((), &[])));
-            Node::new(&Place::root(self.me.clone()), 0o555, Owner::Root, body)
+            Node::new(&Place::root(self.me.clone()), 0o555, Owner::Root, Self::nothing())
         });
         Arc::clone(root) as _
     }

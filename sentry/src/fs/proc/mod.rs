@@ -2,19 +2,24 @@
 //!
 //! * [`new`] makes the instance, [`Factory`] offers it to `mount(2)`.
 //! * `root.rs`: the top directory. `system.rs`: `stat`, `meminfo`, `cpuinfo` and the like.
-//! * `process/`: everything below `/proc/PID`.
+//! * `process/`: everything below `/proc/PID`. `net.rs`: `/proc/net`. `sysctl.rs`: `/proc/sys`.
+//! * `tables.rs`: what drivers and devices are listed.
 //! * [`HostMachine`]: what is known of the machine, read before the sentry loses sight of it.
 //!
 //! See README.md.
 
 mod host_machine;
 mod load;
+mod net;
 pub mod process;
 mod root;
+mod sysctl;
 mod system;
+mod tables;
 
 pub use host_machine::HostMachine;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use abi::errno::SysResult;
@@ -27,9 +32,6 @@ use crate::vfs::{FileSystem, FileSystemFactory};
 
 /// `PROC_SUPER_MAGIC`
 const MAGIC: u64 = 0x9fa0;
-/// `uname -r` and `uname -v`.
-const RELEASE: &str = "6.12.0-runsc";
-const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC runsc";
 
 /// What all of proc knows.
 pub struct Facts {
@@ -39,13 +41,28 @@ pub struct Facts {
     pub machine: HostMachine,
     /// What the sandbox may use of it.
     pub limits: SandboxLimits,
+    /// Values of `linux.sysctl`, by dotted name.
+    sysctl: BTreeMap<String, String>,
+    /// `/proc/sys/kernel/random/boot_id`
+    boot_id: String,
     load: load::LoadAverage,
 }
 
 impl Facts {
     /// Facts about a kernel on a machine.
     pub fn new(kernel: Arc<Kernel>, machine: HostMachine, limits: SandboxLimits) -> Arc<Self> {
-        Arc::new(Self { kernel, machine, limits, load: load::LoadAverage::default() })
+        Self::with_settings(kernel, machine, limits, BTreeMap::new())
+    }
+
+    /// As [`Facts::new`], with the values that the container's configuration gives to `/proc/sys`.
+    pub fn with_settings(
+        kernel: Arc<Kernel>,
+        machine: HostMachine,
+        limits: SandboxLimits,
+        sysctl: BTreeMap<String, String>,
+    ) -> Arc<Self> {
+        let (boot_id, load) = (sysctl::random_uuid(), load::LoadAverage::default());
+        Arc::new(Self { kernel, machine, limits, sysctl, boot_id, load })
     }
 
     /// Memory that the sandbox may use, in bytes.

@@ -7,28 +7,40 @@ use std::sync::Arc;
 use abi::errno::{ENOENT, SysResult};
 
 use super::process::{self, Subject};
-use super::{Facts, system};
-use crate::fs::generated::{Directory, Entry, Listed, Node, Place, Table, link, text};
+use super::{Facts, sysctl, system, tables};
+use crate::fs::generated::{Directory, Entry, Listed, Node, Place, Table, directory, link, text};
 use crate::task::Pid;
 use crate::vfs::{FileKind, LinkTarget};
 
-static FILES: [Entry<Arc<Facts>>; 13] = [
+static FILES: [Entry<Arc<Facts>>; 23] = [
+    text("cgroups", 0o444, tables::cgroups),
     text("cmdline", 0o444, system::cmdline),
     text("cpuinfo", 0o444, system::cpuinfo),
+    text("devices", 0o444, tables::devices),
+    text("diskstats", 0o444, tables::empty),
     text("filesystems", 0o444, system::filesystems),
+    text("interrupts", 0o444, tables::interrupts),
     text("loadavg", 0o444, system::loadavg),
     text("meminfo", 0o444, system::meminfo),
+    text("modules", 0o444, tables::empty),
     link("mounts", |_, _| Ok(LinkTarget::Path(b"self/mounts".to_vec()))),
     link("net", |_, _| Ok(LinkTarget::Path(b"self/net".to_vec()))),
+    text("partitions", 0o444, tables::partitions),
     link("self", |_, task| Ok(LinkTarget::Path(task.pid().to_string().into_bytes()))),
+    text("softirqs", 0o444, tables::softirqs),
     text("stat", 0o444, system::stat),
-    text("swaps", 0o444, system::swaps),
+    text("swaps", 0o444, tables::swaps),
+    directory("sys", 0o555, sysctl::directory),
     link("thread-self", |_, task| {
         Ok(LinkTarget::Path(format!("{}/task/{}", task.pid(), task.tid()).into_bytes()))
     }),
+    directory("tty", 0o555, |facts| Box::new(Table::new(Arc::clone(facts), &TERMINALS))),
     text("uptime", 0o444, system::uptime),
     text("version", 0o444, system::version),
+    text("vmstat", 0o444, tables::vmstat),
 ];
+
+static TERMINALS: [Entry<Arc<Facts>>; 1] = [text("drivers", 0o444, tables::terminal_drivers)];
 
 /// Listing positions from here on are process numbers.
 const FIRST_PROCESS: u64 = 0x100;

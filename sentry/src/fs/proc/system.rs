@@ -10,6 +10,7 @@ use super::process::memory::resident_estimate;
 use crate::fs::generated::Reader;
 use crate::task::{CpuTimes, TaskState};
 use crate::time::{Instant, SECOND_NS, clock_ns, realtime_ns};
+use crate::uts;
 
 /// Clock ticks (`USER_HZ`) are this long.
 const TICK_NS: u64 = 10_000_000;
@@ -59,7 +60,7 @@ impl Facts {
     }
 
     /// Bytes that are free, at least.
-    fn free_memory(&self) -> u64 {
+    pub(super) fn free_memory(&self) -> u64 {
         let total = self.total_memory();
         total.saturating_sub(self.used_memory()).min(self.machine.available_memory)
     }
@@ -177,8 +178,8 @@ pub(super) fn loadavg(facts: &Arc<Facts>, _reader: &Reader) -> SysResult<Vec<u8>
 
 /// `/proc/version`
 pub(super) fn version(_facts: &Arc<Facts>, _reader: &Reader) -> SysResult<Vec<u8>> {
-    let (release, version) = (super::RELEASE, super::VERSION);
-    Ok(format!("Linux version {release} (runsc@sandbox) (rustc) {version}\n").into_bytes())
+    let (name, release, version) = (uts::SYSTEM_NAME, uts::RELEASE, uts::VERSION);
+    Ok(format!("{name} version {release} (runsc@sandbox) (rustc) {version}\n").into_bytes())
 }
 
 /// `/proc/cmdline`: there is no boot loader that could have given one.
@@ -193,9 +194,4 @@ pub(super) fn filesystems(facts: &Arc<Facts>, _reader: &Reader) -> SysResult<Vec
         format!("{}\t{name}\n", if *needs_device { "" } else { "nodev" })
     };
     Ok(types.iter().map(line).collect::<String>().into_bytes())
-}
-
-/// A file that is there and empty (`swaps` has its heading).
-pub(super) fn swaps(_facts: &Arc<Facts>, _reader: &Reader) -> SysResult<Vec<u8>> {
-    Ok(b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".to_vec())
 }

@@ -10,8 +10,10 @@ mod descriptors;
 mod limits;
 mod links;
 mod maps;
+mod mem;
 pub(super) mod memory;
 mod mounts;
+mod namespaces;
 mod settings;
 mod stat;
 mod status;
@@ -23,7 +25,7 @@ use std::sync::atomic::Ordering;
 use abi::capabilities::CAP_SYS_PTRACE;
 use abi::errno::{EACCES, ESRCH, SysResult};
 
-use super::Facts;
+use super::{Facts, net};
 use crate::fs::generated::{
     Body, Context, Entry, Node, Owner, OwnerOf, Place, Reader, Table, directory, link, text, writable,
 };
@@ -148,28 +150,44 @@ macro_rules! with_common {
         [
             $($more,)*
             text("auxv", 0o400, memory::auxv).guarded(),
+            text("cgroup", 0o444, settings::cgroup),
             text("cmdline", 0o444, memory::cmdline),
             writable("comm", 0o644, settings::comm, settings::set_comm),
             link("cwd", links::cwd),
+            text("cpuset", 0o444, settings::cpuset),
             text("environ", 0o400, memory::environ).guarded(),
             link("exe", links::exe),
             directory("fd", 0o500, descriptors::fd),
             directory("fdinfo", 0o555, descriptors::fdinfo),
+            text("gid_map", 0o444, settings::id_map),
             text("limits", 0o444, limits::limits),
+            text("loginuid", 0o444, settings::unset_id),
             text("maps", 0o444, maps::maps).guarded(),
+            Entry::special("mem", 0o600, mem::body),
             text("mountinfo", 0o444, mounts::mountinfo),
             text("mounts", 0o444, mounts::mounts),
+            text("mountstats", 0o400, mounts::mountstats).guarded(),
+            directory("net", 0o555, |subject: &Subject| net::directory(&subject.facts)),
+            directory("ns", 0o511, namespaces::directory),
+            text("oom_score", 0o444, settings::oom_score),
+            writable("oom_score_adj", 0o644, settings::oom_score_adj, settings::set_oom_score_adj),
+            text("personality", 0o400, settings::personality).guarded(),
             link("root", links::root),
+            text("sessionid", 0o444, settings::unset_id),
+            text("setgroups", 0o444, settings::setgroups),
             text("stat", 0o444, stat::stat),
             text("statm", 0o444, memory::statm),
             text("status", 0o444, status::status),
+            writable("timerslack_ns", 0o666, settings::timer_slack, settings::set_timer_slack).guarded(),
+            text("uid_map", 0o444, settings::id_map),
+            text("wchan", 0o444, settings::wchan),
         ]
     };
 }
 
-static PROCESS: [Entry<Subject>; 17] = with_common![directory("task", 0o555, threads::threads)];
+static PROCESS: [Entry<Subject>; 33] = with_common![directory("task", 0o555, threads::threads)];
 
-static THREAD: [Entry<Subject>; 16] = with_common![];
+static THREAD: [Entry<Subject>; 33] = with_common![text("children", 0o444, threads::children)];
 
 /// The directory of a process.
 pub(super) fn directory_of(subject: Subject, at: &Place) -> Arc<Node> {

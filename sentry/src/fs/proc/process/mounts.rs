@@ -73,6 +73,20 @@ pub(super) fn mountinfo(subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8
     Ok(text)
 }
 
+/// `/proc/PID/mountstats`
+pub(super) fn mountstats(subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> {
+    let mut text = Vec::new();
+    for info in list(subject)? {
+        let file_system = &info.mount.file_system;
+        text.extend_from_slice(b"device ");
+        text.extend_from_slice(&escape(file_system.source().as_bytes(), PATH_ESCAPES));
+        text.extend_from_slice(b" mounted on ");
+        text.extend_from_slice(&escape(&info.point, PATH_ESCAPES));
+        text.extend_from_slice(format!(" with fstype {}\n", file_system.type_name()).as_bytes());
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

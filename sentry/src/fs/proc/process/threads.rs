@@ -40,3 +40,12 @@ impl Directory for Threads {
         u32::try_from(self.subject.group.thread_count()).unwrap_or(0)
     }
 }
+
+/// `/proc/PID/task/TID/children`: all children are the first thread's, as the kernel does not keep who forked them.
+pub(super) fn children(subject: &Subject, _reader: &crate::fs::generated::Reader) -> SysResult<Vec<u8>> {
+    if subject.number() != subject.group.pid {
+        return Ok(Vec::new());
+    }
+    let pids = subject.group.children().into_iter().map(|child| format!("{} ", child.pid));
+    Ok(pids.collect::<String>().into_bytes())
+}
