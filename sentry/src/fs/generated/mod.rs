@@ -78,9 +78,9 @@ impl FileSystem for Generated {
     }
 
     fn root(&self) -> Arc<dyn Inode> {
-        let root = self.root.get_or_init(|| {
-            Node::new(&Place::root(self.me.clone()), 0o555, Owner::Root, Self::nothing())
-        });
+        let root = self
+            .root
+            .get_or_init(|| Node::new(&Place::root(self.me.clone()), 0o555, Owner::Root, Self::nothing()));
         Arc::clone(root) as _
     }
 

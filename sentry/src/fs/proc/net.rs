@@ -28,7 +28,8 @@ const DEV: &[u8] =
 ";
 const PACKET: &[u8] = b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n";
 const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
-const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+const TCP: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
 const DATAGRAMS: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 const UNIX: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path\n";
 
@@ -52,7 +53,8 @@ mod tests {
             let text = std::fs::read_to_string(format!("/proc/net/{name}")).ok()?;
             Some(text.split_inclusive('\n').take(lines).collect::<String>().into_bytes())
         };
-        let two_lines = |text: &[u8]| text.split_inclusive(|b| *b == b'\n').take(2).flatten().copied().collect();
+        let two_lines =
+            |text: &[u8]| text.split_inclusive(|b| *b == b'\n').take(2).flatten().copied().collect();
         let ours: [(&str, Vec<u8>); 6] = [
             ("tcp", heading(TCP, 149).expect("formats")),
             ("udp", heading(DATAGRAMS, 127).expect("formats")),

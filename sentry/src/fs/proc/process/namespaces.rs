@@ -103,13 +103,7 @@ struct OpenNamespace {
 }
 
 impl FileOps for OpenNamespace {
-    fn ioctl(
-        &self,
-        _task: &Task,
-        _file: &FileDescription,
-        request: u32,
-        _argument: u64,
-    ) -> SysResult<u64> {
+    fn ioctl(&self, _task: &Task, _file: &FileDescription, request: u32, _argument: u64) -> SysResult<u64> {
         let hierarchical = matches!(self.kind.flag, libc::CLONE_NEWPID | libc::CLONE_NEWUSER);
         match request {
             NS_GET_NSTYPE => u64::try_from(self.kind.flag).map_err(|_| EINVAL),
