@@ -196,7 +196,7 @@ fn signal_and_terminal_cases(case: Case) {
             &[],
             &["sh", "-c", "trap 'echo caught; exit 8' TERM; echo ready; while :; do sleep 0.05; done"],
         );
-        let script = "\"$@\" >out & pid=$!; until grep -q ready out; do sleep 0.05; done; kill -TERM $pid; wait $pid; echo $?; cat out";
+        let script = "\"$@\" >out & pid=$!; for i in $(seq 200); do grep -q ready out && break; sleep 0.05; done; kill -TERM $pid; wait $pid; echo $?; cat out";
         let mut sh = Command::new("bash");
         sh.current_dir(directory.path())
             .args(["-c", script, "bash"])
@@ -205,15 +205,18 @@ fn signal_and_terminal_cases(case: Case) {
         gives(&command::run(&mut sh, LIMIT), "8\nready\ncaught\n", 0)
     });
     case("killing_runsc_ends_the_sandbox", &|it| {
-        let marker = format!("3{:05}", std::process::id() % 100_000);
-        let inner = it.command(&[], &[], &["sleep", &marker]);
+        let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let out = directory.path().join("out");
+        let inner = it.command(&[], &[], &["sh", "-c", "echo up; sleep 1000 & sleep 1001"]);
+        let file = std::fs::File::create(&out).map_err(|e| e.to_string())?;
         let mut child = Command::new(inner.get_program());
-        let mut child = child.args(inner.get_args()).spawn().map_err(|e| e.to_string())?;
-        let family = || harness::host::family_of(it.runtime.binary(), &[]).len();
-        let started = command::eventually("the sandbox is there", LIMIT, || family() > 2);
+        let mut child = child.args(inner.get_args()).stdout(file).spawn().map_err(|e| e.to_string())?;
+        let up = || std::fs::read_to_string(&out).is_ok_and(|t| t == "up\n");
+        let started = command::eventually("the command runs", Duration::from_secs(10), up);
         let _ = child.kill();
         let _ = child.wait();
         started?;
+        let family = || harness::host::family_of(it.runtime.binary(), &[]).len();
         command::eventually("all processes are gone", LIMIT, || family() == 0)
     });
     case("a_terminal_with_size_interrupt_and_status", &|it| {

@@ -269,7 +269,7 @@ fn process_cases(report: &Report, runtime: &Runtime) {
     report.case("signals_to_a_foreground_run_are_forwarded", || {
         let c = Container::new(runtime, Bundle::script("trap 'echo caught; exit 8' TERM; echo ready; while :; do sleep 0.05; done")?)?;
         let mut sh = Command::new("bash");
-        let script = r#""$@" > out & pid=$!; until grep -q ready out; do sleep 0.05; done; kill -TERM $pid; wait $pid; echo "status $?"; cat out"#;
+        let script = r#""$@" > out & pid=$!; for i in $(seq 200); do grep -q ready out && break; sleep 0.05; done; kill -TERM $pid; wait $pid; echo "status $?"; cat out"#;
         sh.current_dir(c.bundle.path()).args(["-c", script, "bash"]).arg(runtime.binary()).arg("--root").arg(runtime.state_dir());
         sh.args(["run", "--bundle"]).arg(c.bundle.path()).arg(&c.id);
         equal("output", command::run(&mut sh, LIMIT).ok("run")?.as_str(), "status 8\nready\ncaught\n")?;
@@ -299,16 +299,20 @@ fn cgroup_cases(report: &Report, runtime: &Runtime) {
         let c = Container::new(runtime, set(Bundle::script(script)?))?;
         let path = c.bundle.path().to_string_lossy().into_owned();
         let finished = command::run(&mut runtime.command(&["run", "--bundle", &path, &c.id]), LIMIT);
-        if finished.stdout.contains("all of them") { Err(finished.summary()) } else { Ok(()) }
+        if !finished.stdout.starts_with("begin") || finished.stdout.contains("all of them") {
+            Err(finished.summary())
+        } else {
+            Ok(())
+        }
     });
     report.case("a_memory_limit_ends_a_hog_and_nothing_else", || {
         let set = resources(json!({"memory": {"limit": 64 << 20, "swap": 64 << 20}}));
         let bystander = Container::running(runtime, FOREVER)?;
-        let script = "head -c 300000000 /dev/zero | tail -c 300000000 | wc -c";
+        let script = "echo begin; head -c 300000000 /dev/zero | tail -c 300000000 | wc -c";
         let c = Container::new(runtime, set(Bundle::script(script)?))?;
         let path = c.bundle.path().to_string_lossy().into_owned();
         let finished = command::run(&mut runtime.command(&["run", "--bundle", &path, &c.id]), LIMIT);
-        if finished.stdout.contains("300000000") {
+        if !finished.stdout.starts_with("begin") || finished.stdout.contains("300000000") {
             return Err(finished.summary());
         }
         equal("the other container", bystander.exec(&[], &["echo", "well"]).stdout.as_str(), "well\n")

@@ -266,26 +266,37 @@ fn hook_cases(report: &Report, runtime: &Runtime) {
     });
     report.case("a_failing_hook_stops_creation_and_leaves_nothing", || {
         let hook = json!([{"path": "/bin/false"}]);
-        refused(runtime, &Bundle::script("echo ran")?.set("/hooks", json!({"createRuntime": hook})).write()?)
+        refused(
+            runtime,
+            &Bundle::script("echo ran")?.set("/hooks", json!({"createRuntime": hook})).write()?,
+            "hook",
+        )
     });
     report.case("a_hook_that_exceeds_its_timeout_is_a_failure", || {
         let hook = json!([{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]);
-        refused(runtime, &Bundle::script("echo ran")?.set("/hooks", json!({"createRuntime": hook})).write()?)
+        refused(
+            runtime,
+            &Bundle::script("echo ran")?.set("/hooks", json!({"createRuntime": hook})).write()?,
+            "hook",
+        )
     });
 }
 
-/// The run must fail, say why in one line, print nothing and leave nothing.
-fn refused(runtime: &Runtime, bundle: &Bundle) -> Outcome {
-    judge_refusal(runtime, &run(runtime, bundle))
+/// The run must fail, say why in one line that names the culprit, print nothing and leave nothing.
+fn refused(runtime: &Runtime, bundle: &Bundle, names: &str) -> Outcome {
+    judge_refusal(runtime, &run(runtime, bundle), names)
 }
 
-fn judge_refusal(runtime: &Runtime, finished: &Finished) -> Outcome {
+fn judge_refusal(runtime: &Runtime, finished: &Finished, names: &str) -> Outcome {
     if finished.success() || finished.status.is_none() || !finished.stdout.is_empty() {
         return Err(format!("not refused: {}", finished.summary()));
     }
     let lines = finished.stderr.lines().filter(|l| !l.trim().is_empty()).count();
     if lines != 1 {
         return Err(format!("{lines} lines of explanation: {}", finished.summary()));
+    }
+    if runtime.is_ours() && !finished.stderr.contains(names) {
+        return Err(format!("does not name {names}: {}", finished.summary()));
     }
     let list = command::run(&mut runtime.command(&["list", "-q"]), LIMIT).ok("list")?;
     if !list.trim().is_empty() {
@@ -295,39 +306,45 @@ fn judge_refusal(runtime: &Runtime, finished: &Finished) -> Outcome {
 }
 
 fn bad_input_cases(report: &Report, runtime: &Runtime) {
-    let refuse = |name: &str, make: &dyn Fn() -> Result<Bundle, String>| {
-        report.case(&format!("refused/{name}"), || refused(runtime, &make()?));
+    let refuse = |name: &str, names: &str, make: &dyn Fn() -> Result<Bundle, String>| {
+        report.case(&format!("refused/{name}"), || refused(runtime, &make()?, names));
     };
     let script = || Bundle::script("echo ran");
-    refuse("no_config", &|| script());
-    refuse("broken_json", &|| {
+    refuse("no_config", "config.json", &|| script());
+    refuse("broken_json", "config.json", &|| {
         let bundle = script()?;
         bundle.write_text("{\"ociVersion\": \"1.0.2\", ")?;
         Ok(bundle)
     });
-    refuse("json_of_the_wrong_shape", &|| script()?.set("/process/args", json!("a string")).write());
-    refuse("no_arguments", &|| script()?.set("/process/args", json!([])).write());
-    refuse("missing_rootfs", &|| script()?.set("/root/path", json!("no-such-directory")).write());
-    refuse("missing_binary", &|| Bundle::new(&["/no/such/binary"])?.write());
-    refuse("missing_binary_on_the_path", &|| Bundle::new(&["no-such-command"])?.write());
-    refuse("binary_without_x", &|| Bundle::new(&["/etc/passwd"])?.write());
-    refuse("binary_is_a_directory", &|| Bundle::new(&["/tmp"])?.write());
-    refuse("relative_cwd", &|| script()?.set("/process/cwd", json!("tmp")).write());
-    refuse("unknown_capability_or_rlimit", &|| {
+    refuse("json_of_the_wrong_shape", "config.json", &|| {
+        script()?.set("/process/args", json!("a string")).write()
+    });
+    refuse("no_arguments", "args", &|| script()?.set("/process/args", json!([])).write());
+    refuse("missing_rootfs", "no-such-directory", &|| {
+        script()?.set("/root/path", json!("no-such-directory")).write()
+    });
+    refuse("missing_binary", "/no/such/binary", &|| Bundle::new(&["/no/such/binary"])?.write());
+    refuse("missing_binary_on_the_path", "no-such-command", &|| Bundle::new(&["no-such-command"])?.write());
+    refuse("binary_without_x", "/etc/passwd", &|| Bundle::new(&["/etc/passwd"])?.write());
+    refuse("binary_is_a_directory", "/tmp", &|| Bundle::new(&["/tmp"])?.write());
+    refuse("relative_cwd", "cwd", &|| script()?.set("/process/cwd", json!("tmp")).write());
+    refuse("unknown_capability_or_rlimit", "RLIMIT_NONSENSE", &|| {
         script()?.set("/process/rlimits", json!([{"type": "RLIMIT_NONSENSE", "soft": 1, "hard": 1}])).write()
     });
-    refuse("bind_source_missing", &|| {
+    refuse("bind_source_missing", "/no/such/source", &|| {
         script()?.push("/mounts", mount("/data", "bind", "/no/such/source", &["bind"])).write()
     });
-    refuse("unknown_file_system", &|| {
+    refuse("unknown_file_system", "no-such-fs", &|| {
         script()?.push("/mounts", mount("/data", "no-such-fs", "x", &[])).write()
     });
-    refuse("unknown_namespace", &|| script()?.push("/linux/namespaces", json!({"type": "nonsense"})).write());
+    refuse("unknown_namespace", "nonsense", &|| {
+        script()?.push("/linux/namespaces", json!({"type": "nonsense"})).write()
+    });
 
     report.case("refused/no_bundle", || {
         let finished =
             command::run(&mut runtime.command(&["run", "--bundle", "/no/such/bundle", &new_id()]), LIMIT);
-        judge_refusal(runtime, &finished)
+        judge_refusal(runtime, &finished, "/no/such/bundle")
     });
     for (name, id) in
         [("id_with_slashes", "../x"), ("id_dot_dot", ".."), ("empty_id", ""), ("id_with_space", "a b")]
@@ -338,6 +355,7 @@ fn bad_input_cases(report: &Report, runtime: &Runtime) {
             judge_refusal(
                 runtime,
                 &command::run(&mut runtime.command(&["run", "--bundle", &path, id]), LIMIT),
+                id,
             )
         });
     }
@@ -350,7 +368,7 @@ fn bad_input_cases(report: &Report, runtime: &Runtime) {
             vec!["exec", "nobody", "true"],
         ] {
             let finished = command::run(&mut runtime.command(&arguments), LIMIT);
-            judge_refusal(runtime, &finished).map_err(|why| format!("{arguments:?}: {why}"))?;
+            judge_refusal(runtime, &finished, "nobody").map_err(|why| format!("{arguments:?}: {why}"))?;
         }
         Ok(())
     });
@@ -363,7 +381,7 @@ fn bad_input_cases(report: &Report, runtime: &Runtime) {
         let second = command::run(&mut runtime.command(&["run", "--bundle", &path, &id]), LIMIT);
         let state = command::run(&mut runtime.command(&["state", &id]), LIMIT);
         command::run(&mut runtime.command(&["delete", "--force", &id]), LIMIT).ok("delete")?;
-        judge_refusal(runtime, &second)?;
+        judge_refusal(runtime, &second, &id)?;
         if state.stdout.contains("running") {
             Ok(())
         } else {
