@@ -37,6 +37,9 @@ const FIXED_DESCRIPTORS: usize = 4;
 /// the container's pid expects `kill(2)` to work on it.
 const FORWARDED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
+/// A sentry's status after a panic: as if it had been killed by SIGABRT, which an init process cannot be.
+const PANICKED: i32 = 128 + libc::SIGABRT;
+
 /// What the sentry reads from the boot channel.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BootData {
@@ -91,7 +94,18 @@ fn complain(message: &str) -> i32 {
     125
 }
 
+/// A thread that panics leaves the kernel's objects in no state to go on: the sandbox ends, and the message says why.
+fn die_of_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tracing::error!("the sentry panicked: {info}");
+        print(info);
+        std::process::exit(PANICKED);
+    }));
+}
+
 fn run(descriptors: Vec<OwnedFd>) -> i32 {
+    die_of_panics();
     let Some((channel, listener, gofer, log, rest)) = split(descriptors) else {
         return complain("boot: descriptors are missing");
     };
