@@ -8,6 +8,7 @@ use platform::{Platform, SyscallRequest};
 
 use crate::executor::Executor;
 use crate::freezer::Freezer;
+use crate::fs::pipe::Fifos;
 use crate::futex::FutexTable;
 use crate::reactor::Reactor;
 use crate::strace::Strace;
@@ -88,6 +89,8 @@ impl Kernel {
     ) -> nix::Result<Arc<Self>> {
         let timers = Timers::new()?;
         let reactor = Reactor::new(Arc::clone(&timers))?;
+        let vfs = Vfs::default();
+        let _ = vfs.fifos.set(Arc::new(Fifos));
         Ok(Arc::new(Self {
             executor: Executor::new(Arc::clone(&platform)),
             host_facts: HostFacts::read(),
@@ -98,7 +101,7 @@ impl Kernel {
             futexes: FutexTable::default(),
             uts: Uts::default(),
             freezer: Freezer::default(),
-            vfs: Vfs::default(),
+            vfs,
             system_calls,
             strace,
             memory_limit: AtomicU64::new(0),

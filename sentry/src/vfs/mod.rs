@@ -26,6 +26,8 @@ mod open;
 mod permission;
 mod seek;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod walk;
 

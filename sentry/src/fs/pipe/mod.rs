@@ -1,5 +1,9 @@
 //! Pipes and FIFOs (`man 7 pipe`): bytes between two ends, bounded.
 
+mod fifo;
+
+pub use fifo::Fifos;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +13,7 @@ use abi::ioctls::FIONREAD;
 use parking_lot::Mutex;
 
 use crate::task::{Credentials, Task};
-use crate::vfs::{AnonymousInode, AnonymousKind, FileDescription, FileOps};
+use crate::vfs::{AnonymousInode, AnonymousKind, FileDescription, FileOps, Inode};
 use crate::wait::{PollEvents, WaitQueue};
 
 /// Writes of up to so many bytes are not torn apart.
@@ -280,6 +284,8 @@ impl FileOps for PipeEnd {
 pub fn new_pipe(credentials: &Credentials, flags: u32) -> (Arc<FileDescription>, Arc<FileDescription>) {
     let pipe = Arc::new(Pipe::default());
     let inode = AnonymousInode::new(AnonymousKind::Pipe, credentials.fsuid, credentials.fsgid);
+    // Found again by who opens `/proc/PID/fd/N`.
+    inode.attachments().fifo().set(&pipe);
     let end = |ends, access: i32| {
         FileDescription::new(pipe.open(ends), inode.clone(), None, flags | access.cast_unsigned())
     };
