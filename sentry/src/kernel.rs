@@ -14,6 +14,7 @@ use crate::reactor::Reactor;
 use crate::strace::Strace;
 use crate::task::{ExitStatus, ProcessTable, Reply, Task, ThreadGroup};
 use crate::time::Timers;
+use crate::tty::Terminals;
 use crate::uts::Uts;
 use crate::vfs::Vfs;
 use crate::wait::WaitQueue;
@@ -70,6 +71,8 @@ pub struct Kernel {
     pub host_facts: HostFacts,
     /// The sandbox's limit of memory in bytes; 0: none but the host's.
     memory_limit: AtomicU64,
+    /// Consoles.
+    pub terminals: Terminals,
     /// How init ended, once it has.
     init_status: Mutex<Option<ExitStatus>>,
     /// Told when init has ended.
@@ -105,6 +108,7 @@ impl Kernel {
             system_calls,
             strace,
             memory_limit: AtomicU64::new(0),
+            terminals: Terminals::default(),
             init_status: Mutex::new(None),
             init_exited: WaitQueue::new(),
         }))
@@ -149,7 +153,7 @@ impl Kernel {
 
     /// A process ended; if it led a session, its terminal is let go.
     pub(crate) fn session_member_ended(&self, group: &Arc<ThreadGroup>) {
-        let _ = group;
+        crate::tty::process_ended(self, group);
     }
 }
 

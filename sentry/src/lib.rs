@@ -19,6 +19,7 @@ pub mod strace;
 pub mod task;
 pub mod time;
 pub mod timers;
+pub mod tty;
 pub mod uts;
 pub mod vfs;
 pub mod wait;

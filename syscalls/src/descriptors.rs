@@ -18,8 +18,8 @@ use abi::user::{Fd, UserAddress};
 use sentry::fs::pipe::PipeEnd;
 use sentry::fs::tmpfs;
 use sentry::task::{Reply, Resource, Task};
-use sentry::vfs::{CHANGEABLE_FLAGS, FdFlags, FileDescription, FileKind, is_owner};
-use sentry::wait::Failure;
+use sentry::vfs::{CHANGEABLE_FLAGS, FdFlags, FileDescription, FileKind, Operation, is_owner};
+use sentry::wait::{CallResult, Failure};
 
 use crate::table::{Entry, IntoReply, Support, call};
 
@@ -206,8 +206,13 @@ fn check_owner_exists(task: &Task, owner: i32) -> SysResult<()> {
 }
 
 /// `ioctl(2)` <https://man7.org/linux/man-pages/man2/ioctl.2.html>
-pub fn sys_ioctl(task: &Arc<Task>, fd: Fd, request: u32, argument: u64) -> SysResult<u64> {
+pub fn sys_ioctl(task: &Arc<Task>, fd: Fd, request: u32, argument: u64) -> CallResult<u64> {
     let file = task.files().get_open(fd.raw())?;
+    file.ops.admit(task, Operation::Ioctl(request))?;
+    Ok(carry_out(task, fd, &file, request, argument)?)
+}
+
+fn carry_out(task: &Task, fd: Fd, file: &FileDescription, request: u32, argument: u64) -> SysResult<u64> {
     let set = |flag: OpenFlags| -> SysResult<u64> {
         let on: i32 = task.read_value(argument)?;
         let flags = if on != 0 { file.flags() | flag.bits() } else { file.flags() & !flag.bits() };
@@ -231,6 +236,6 @@ pub fn sys_ioctl(task: &Arc<Task>, fd: Fd, request: u32, argument: u64) -> SysRe
             let left = i32::try_from(left).unwrap_or(i32::MAX);
             task.write_value(argument, &left).map(|()| 0)
         }
-        _ => file.ops.ioctl(task, &file, request, argument),
+        _ => file.ops.ioctl(task, file, request, argument),
     }
 }

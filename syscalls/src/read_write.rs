@@ -45,6 +45,9 @@ fn start_read<'a>(task: &'a Arc<Task>, read: SysResult<Read>) -> Reply<'a> {
         Ok(read) => read,
         Err(errno) => return Reply::Now(Err(Failure::Error(errno))),
     };
+    if let Err(failure) = read.admit(task) {
+        return Reply::Now(Err(failure));
+    }
     match read.attempt(task) {
         Some(result) => result.into_reply(),
         None => Reply::Later(Box::pin(async move { read.finish(task).await.into_reply() })),
@@ -57,6 +60,9 @@ fn start_write<'a>(task: &'a Arc<Task>, write: SysResult<Write>) -> Reply<'a> {
         Ok(write) => write,
         Err(errno) => return Reply::Now(Err(Failure::Error(errno))),
     };
+    if let Err(failure) = write.admit(task) {
+        return Reply::Now(Err(failure));
+    }
     match write.attempt(task) {
         Some(result) => result.into_reply(),
         None => Reply::Later(Box::pin(async move { write.finish(task).await.into_reply() })),

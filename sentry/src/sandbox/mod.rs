@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use abi::errno::{ESRCH, Errno, SysResult};
+use abi::errno::{ENOTTY, ESRCH, Errno, SysResult};
 use abi::signal_info::SigInfo;
 use abi::signals::{SIGKILL, Signal};
 use parking_lot::Mutex;
@@ -84,6 +84,7 @@ impl Sandbox {
         let tasks = spec.limits.tasks.and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(TASKS_MAX);
         let kernel = Kernel::new(platform, system_calls, tasks, spec.strace.clone().map(Strace::new))
             .map_err(|e| StartError::host("kernel", e))?;
+        crate::tty::register(&kernel);
         mounts::register(&kernel, spec, ends.machine);
         run_threads(&kernel)?;
         let (namespace, plan) = mounts::root(spec, ends.gofer)?;
@@ -200,16 +201,28 @@ impl Sandbox {
     /// # Errors
     /// `ESRCH`.
     pub fn signal_foreground(&self, pid: Pid, signal: Signal) -> SysResult<()> {
-        self.signal(pid, signal)
+        let group = self.kernel.processes.group(pid).ok_or(ESRCH)?;
+        let foreground = group.controlling_terminal().and_then(|terminal| terminal.foreground());
+        let members = foreground.map(|pgid| self.kernel.processes.members(pgid)).unwrap_or_default();
+        if members.is_empty() {
+            return self.signal(pid, signal);
+        }
+        for member in members {
+            // One that has just ended is no failure.
+            let _ = self.signal(member.pid, signal);
+        }
+        Ok(())
     }
 
     /// Tells the terminal a process was started on that its window has another size.
     ///
     /// # Errors
-    /// `ESRCH`.
+    /// `ESRCH`. `ENOTTY`: it has none.
     pub fn resize(&self, pid: Pid, size: WindowSize) -> SysResult<()> {
-        let _ = size;
-        self.kernel.processes.group(pid).map(drop).ok_or(ESRCH)
+        let group = self.kernel.processes.group(pid).ok_or(ESRCH)?;
+        let terminal = group.controlling_terminal().ok_or(ENOTTY)?;
+        terminal.resize(size);
+        Ok(())
     }
 
     /// Bytes mapped by all processes, shared address spaces counted once.
@@ -291,7 +304,7 @@ fn line(group: &Arc<ThreadGroup>) -> ProcessLine {
         started_monotonic_ns: group.started.0,
         times: group.cpu_times(),
         state,
-        terminal: None,
+        terminal: group.controlling_terminal().map(|terminal| terminal.name()),
         command,
     }
 }

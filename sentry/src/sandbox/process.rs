@@ -12,10 +12,11 @@ use crate::fs::host;
 use crate::kernel::Kernel;
 use crate::memory::MemoryManager;
 use crate::signals::{SignalHandlers, TaskSignals};
-use crate::spec::ProcessSpec;
+use crate::spec::{ProcessSpec, WindowSize};
 use crate::task::{
     Credentials, ExecRequest, INITIAL_MASK, Limit, Limits, Resource, Task, TaskParts, ThreadGroup, new_space,
 };
+use crate::tty;
 use crate::vfs::{FdFlags, FdTable, FsContext, MountNamespace};
 use crate::wait::Failure;
 
@@ -115,7 +116,7 @@ async fn prepare(
     {
         environment.push(format!("HOME={home}"));
     }
-    install_files(task, files)?;
+    install_files(task, files, ids.uid, spec.console_size)?;
     enter_directory(task, spec)?;
     if let Some(score) = spec.oom_score_adj {
         task.group.oom_score_adj.store(score, std::sync::atomic::Ordering::Relaxed);
@@ -174,13 +175,20 @@ fn credentials(spec: &ProcessSpec, ids: &user::Ids) -> Credentials {
     credentials
 }
 
-fn install_files(task: &Arc<Task>, files: ProcessFiles) -> Result<(), StartError> {
+fn install_files(
+    task: &Arc<Task>,
+    files: ProcessFiles,
+    uid: u32,
+    size: Option<WindowSize>,
+) -> Result<(), StartError> {
     let table = task.files();
     let limit = task.group.limits.soft(Resource::OpenFiles).max(3);
     let failed = |errno| StartError::Failed("standard streams", errno);
     if let Some(terminal) = files.terminal {
-        drop(terminal);
-        return Err(failed(abi::errno::EOPNOTSUPP));
+        let file = tty::attach_host_terminal(task, terminal, uid, size).map_err(failed)?;
+        for _ in 0..3 {
+            table.install_from(0, Arc::clone(&file), FdFlags::empty(), limit).map_err(failed)?;
+        }
     }
     for descriptor in files.inherited {
         let file = host::inherited(&task.kernel, descriptor).map_err(failed)?;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::{Credentials, Limits, Pid, Task};
 use crate::signals::{GroupSignals, SignalHandlers};
 use crate::time::Instant;
+use crate::tty::Terminal;
 use crate::wait::{PollEvents, WaitQueue};
 
 /// How a process ended.
@@ -73,6 +74,8 @@ pub struct ThreadGroup {
     children: Mutex<Vec<Arc<ThreadGroup>>>,
     pgid: AtomicI32,
     sid: AtomicI32,
+    /// The controlling terminal.
+    terminal: Mutex<Option<Arc<Terminal>>>,
     /// Told when a thread has ended.
     pub(crate) thread_ended: WaitQueue,
     /// A thread is in `execve` and ends the others.
@@ -132,6 +135,7 @@ impl ThreadGroup {
             children: Mutex::default(),
             pgid: AtomicI32::new(pid),
             sid: AtomicI32::new(pid),
+            terminal: Mutex::default(),
             thread_ended: WaitQueue::new(),
             exec_claimed: AtomicBool::new(false),
             last_uid: AtomicU32::new(0),
@@ -267,7 +271,19 @@ impl ThreadGroup {
         self.pgid.store(pgid, Ordering::Relaxed);
     }
 
-    /// Sets the session; the caller has judged it.
+    /// The controlling terminal, as long as it is that of the session.
+    pub fn controlling_terminal(&self) -> Option<Arc<Terminal>> {
+        let terminal = self.terminal.lock().clone();
+        terminal.filter(|terminal| terminal.session() == Some(self.sid()))
+    }
+
+    /// Sets the controlling terminal; the caller has judged it.
+    pub(crate) fn set_controlling_terminal(&self, terminal: Option<Arc<Terminal>>) {
+        let old = std::mem::replace(&mut *self.terminal.lock(), terminal);
+        drop(old);
+    }
+
+    /// Sets the session; the caller has judged it. A terminal of another session is none of this process's any more.
     pub fn set_sid(&self, sid: Pid) {
         self.sid.store(sid, Ordering::Relaxed);
     }

@@ -200,6 +200,7 @@ impl Task {
             }
             group.set_pgid(self.group.pgid());
             group.set_sid(self.group.sid());
+            group.set_controlling_terminal(self.group.controlling_terminal());
         }
         self.kernel.processes.insert(&child);
         self.store_numbers(request, &child);

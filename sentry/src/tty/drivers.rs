@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use abi::errno::{EBUSY, ENXIO, SysResult};
-use abi::terminals::Winsize;
 use parking_lot::Mutex;
 
 use super::job_control::is_leader;
@@ -101,12 +100,7 @@ impl DeviceDriver for ConsoleDriver {
 struct SlaveDriver;
 
 impl DeviceDriver for SlaveDriver {
-    fn open(
-        &self,
-        task: &Task,
-        inode: &Arc<dyn Inode>,
-        request: OpenRequest,
-    ) -> SysResult<Arc<dyn FileOps>> {
+    fn open(&self, task: &Task, inode: &Arc<dyn Inode>, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
         let terminal = devpts::terminal_of(inode).ok_or(ENXIO)?;
         open_slave(&terminal, task, request)
     }
@@ -151,14 +145,13 @@ pub fn attach_host_terminal(
         }
     };
     let weak_kernel = Arc::downgrade(kernel);
-    let terminal =
-        instance.allocate(uid, 0, |weak, number| Terminal::new(&weak_kernel, weak, number))?;
+    let terminal = instance.allocate(uid, 0, |weak, number| Terminal::new(&weak_kernel, weak, number))?;
     if let Err(error) = host::connect(&terminal, &kernel.reactor, descriptor) {
         terminal.close_master();
         return Err(error);
     }
     if let Some(size) = size {
-        terminal.set_window(window(size));
+        terminal.resize(size);
     }
     let inode = instance.slave(terminal.number()).ok_or(ENXIO)?;
     let location = mount.map(|mount| {
@@ -176,9 +169,4 @@ pub fn attach_host_terminal(
     }
     drop(console);
     Ok(FileDescription::new(file, inode, location, libc::O_RDWR.cast_unsigned()))
-}
-
-/// A size as terminals know it.
-pub(crate) const fn window(size: WindowSize) -> Winsize {
-    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
 }

@@ -61,8 +61,7 @@ impl Terminal {
     /// `EIO`; restarted after the stop.
     pub(super) fn check_background(self: &Arc<Self>, task: &Task, signal: Signal) -> CallResult<()> {
         let group = &task.group;
-        let controlling =
-            group.controlling_terminal().is_some_and(|terminal| Arc::ptr_eq(&terminal, self));
+        let controlling = group.controlling_terminal().is_some_and(|terminal| Arc::ptr_eq(&terminal, self));
         if !controlling {
             return Ok(());
         }
@@ -70,8 +69,7 @@ impl Terminal {
             controlling,
             foreground: self.foreground(),
             pgid: group.pgid(),
-            ignored: task.signals.mask().contains(signal)
-                || group.signals.handlers().get(signal).is_ignore(),
+            ignored: task.signals.mask().contains(signal) || group.signals.handlers().get(signal).is_ignore(),
             orphaned: task.kernel.processes.is_orphaned_group(group),
         };
         match judge(background, signal) {

@@ -483,6 +483,15 @@ impl LineDiscipline {
         }
     }
 
+    /// A control character of its own for whoever types (`TCIOFF`, `TCION`): not stopped, not processed.
+    pub fn send_key(&mut self, index: usize, effects: &mut Effects) {
+        let key = self.key(index);
+        if key != POSIX_VDISABLE {
+            self.output.push_front(key);
+            effects.output = true;
+        }
+    }
+
     // ---- output ----
 
     /// Whether a writer could go on.
@@ -537,11 +546,8 @@ impl LineDiscipline {
 
     pub(super) fn push_echo(&mut self, bytes: &[u8], effects: &mut Effects) {
         let stopped = self.is_stopped();
-        let (queue, limit) = if stopped {
-            (&mut self.held_echo, ECHO_MAX)
-        } else {
-            (&mut self.output, OUTPUT_MAX + ECHO_MAX)
-        };
+        let (queue, limit) =
+            if stopped { (&mut self.held_echo, ECHO_MAX) } else { (&mut self.output, OUTPUT_MAX + ECHO_MAX) };
         if queue.len() + bytes.len() <= limit {
             queue.extend(bytes);
             effects.output |= !stopped;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use abi::errno::{EAGAIN, EINVAL, EIO, EMFILE, ENOTTY, EPERM, ESRCH, SysResult};
 use abi::files::OpenFlags;
 use abi::ioctls::{
-    FIONREAD, TCFLSH, TCGETS, TCGETS2, TCSBRK, TCSBRKP, TCSETS, TCSETS2, TCSETSF, TCSETSF2, TCSETSW, TCSETSW2,
-    TCXONC, TIOCCBRK, TIOCEXCL, TIOCGDEV, TIOCGETD, TIOCGEXCL, TIOCGPGRP, TIOCGPKT, TIOCGPTLCK, TIOCGPTN,
-    TIOCGPTPEER, TIOCGSID, TIOCGSOFTCAR, TIOCGWINSZ, TIOCNOTTY, TIOCNXCL, TIOCOUTQ, TIOCPKT, TIOCSBRK,
-    TIOCSCTTY, TIOCSETD, TIOCSIG, TIOCSPGRP, TIOCSPTLCK, TIOCSSOFTCAR, TIOCSTI, TIOCSWINSZ, TIOCVHANGUP,
+    FIONREAD, TCFLSH, TCGETS, TCGETS2, TCSBRK, TCSBRKP, TCSETS, TCSETS2, TCSETSF, TCSETSF2, TCSETSW,
+    TCSETSW2, TCXONC, TIOCCBRK, TIOCEXCL, TIOCGDEV, TIOCGETD, TIOCGEXCL, TIOCGPGRP, TIOCGPKT, TIOCGPTLCK,
+    TIOCGPTN, TIOCGPTPEER, TIOCGSID, TIOCGSOFTCAR, TIOCGWINSZ, TIOCNOTTY, TIOCNXCL, TIOCOUTQ, TIOCPKT,
+    TIOCSBRK, TIOCSCTTY, TIOCSETD, TIOCSIG, TIOCSPGRP, TIOCSPTLCK, TIOCSSOFTCAR, TIOCSTI, TIOCSWINSZ,
+    TIOCVHANGUP,
 };
 use abi::signals::{SIGINT, SIGQUIT, SIGTSTP, Signal};
 use abi::terminals::{
@@ -124,8 +125,8 @@ fn speed_of(control: u32) -> Option<u32> {
     const SLOW: [u32; 16] =
         [0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400];
     const FAST: [u32; 15] = [
-        57_600, 115_200, 230_400, 460_800, 500_000, 576_000, 921_600, 1_000_000, 1_152_000, 1_500_000, 2_000_000,
-        2_500_000, 3_000_000, 3_500_000, 4_000_000,
+        57_600, 115_200, 230_400, 460_800, 500_000, 576_000, 921_600, 1_000_000, 1_152_000, 1_500_000,
+        2_000_000, 2_500_000, 3_000_000, 3_500_000, 4_000_000,
     ];
     let code = control & CBAUD;
     if code == BOTHER {
@@ -210,11 +211,15 @@ fn flush(terminal: &Terminal, side: Side, argument: u64) -> SysResult<()> {
     terminal.change(|state, effects| {
         // What the master reads is what the slave has written.
         let reads = if side == Side::Slave { Queues::Input } else { Queues::Output };
-        if queues == Queues::Both || queues == reads && side == Side::Slave || queues != reads && side == Side::Master
+        if queues == Queues::Both
+            || queues == reads && side == Side::Slave
+            || queues != reads && side == Side::Master
         {
             state.flush_typed(effects);
         }
-        if queues == Queues::Both || queues != reads && side == Side::Slave || queues == reads && side == Side::Master
+        if queues == Queues::Both
+            || queues != reads && side == Side::Slave
+            || queues == reads && side == Side::Master
         {
             state.discipline.flush(Queues::Output, effects);
         }
@@ -313,7 +318,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::terminals::{B115200, B38400, B57600};
+    use abi::terminals::{B38400, B57600, B115200};
 
     #[test]
     fn speeds_are_the_numbers_of_their_codes() {

@@ -18,6 +18,7 @@ use super::job_control::signal_group;
 use super::line_discipline::{Effects, LineDiscipline};
 use crate::fs::devpts::Instance;
 use crate::kernel::Kernel;
+use crate::spec::WindowSize;
 use crate::task::Pid;
 use crate::time::{Instant, Timer, TimerTarget};
 use crate::vfs::DeviceNumber;
@@ -121,7 +122,7 @@ impl Terminal {
         format!("pts/{}", self.number)
     }
 
-    pub(super) const fn instance(&self) -> &Weak<Instance> {
+    pub(crate) const fn instance(&self) -> &Weak<Instance> {
         &self.instance
     }
 
@@ -401,6 +402,11 @@ impl Terminal {
         if let (Some(pgid), Some(kernel)) = (foreground, self.kernel.upgrade()) {
             signal_group(&kernel, pgid, SIGWINCH);
         }
+    }
+
+    /// As [`Terminal::set_window`], from the outside.
+    pub fn resize(&self, size: WindowSize) {
+        self.set_window(Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 });
     }
 
     /// Turns packet mode on or off.

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use abi::errno::{EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno, SysResult};
+use abi::errno::{EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno, SysResult};
 use parking_lot::Mutex;
 
 use super::{Inode, Location};
 use crate::memory::HostFile;
 use crate::task::Task;
-use crate::wait::{PollEvents, WaitQueue};
+use crate::wait::{CallResult, PollEvents, WaitQueue};
 
 /// One entry of a directory listing.
 #[derive(Clone, Debug)]
@@ -38,6 +38,15 @@ pub enum MappingSource {
 ///
 /// `offset` is meaningful for seekable files only.
 pub trait FileOps: Send + Sync {
+    /// Judges a read, write or `ioctl` once before it begins, with the caller at hand (a terminal's job control).
+    ///
+    /// # Errors
+    /// As the file likes; interrupted, after a signal was sent.
+    fn admit(&self, task: &Task, operation: Operation) -> CallResult<()> {
+        let _ = (task, operation);
+        Ok(())
+    }
+
     /// Reads up to `buffer.len()` bytes; 0 is the end of the file.
     ///
     /// # Errors
@@ -94,6 +103,15 @@ pub trait FileOps: Send + Sync {
     fn wait_limit_ns(&self, direction: Direction) -> Option<u64> {
         let _ = direction;
         None
+    }
+
+    /// The result of a transfer for which [`FileOps::wait_limit_ns`] was too short.
+    ///
+    /// # Errors
+    /// `EAGAIN`, unless that is the end of a read.
+    fn timed_out(&self, direction: Direction) -> SysResult<usize> {
+        let _ = direction;
+        Err(EAGAIN)
     }
 
     /// `man 2 ioctl`. `FIONBIO`, `FIOCLEX` and the like have been handled.
@@ -163,6 +181,17 @@ pub trait FileOps: Send + Sync {
 
     /// For downcasts (sockets, epoll, pipes, terminals find their own files again).
     fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// What [`FileOps::admit`] judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Any call that reads.
+    Read,
+    /// Any call that writes.
+    Write,
+    /// `ioctl`, with its request.
+    Ioctl(u32),
 }
 
 /// Which way data goes.

@@ -39,7 +39,8 @@ pub use dentry_cache::{DENTRIES_KEPT, DentryCache, MISSING_KEPT};
 pub use descriptors::{FD_LIMIT_MAX, FdFlags, FdTable};
 pub use devices::{DeviceClass, DeviceDriver, DeviceTable, FifoHook, FifoOpener, OpenedFifo, PartnerCame};
 pub use file::{
-    CHANGEABLE_FLAGS, DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner, MappingSource,
+    CHANGEABLE_FLAGS, DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner,
+    MappingSource, Operation,
 };
 pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,

@@ -17,7 +17,7 @@ use abi::signal_info::SigInfo;
 use abi::signals::{SIGPIPE, SIGXFSZ};
 use smallvec::SmallVec;
 
-use super::file::{DataOnly, Direction, FileDescription};
+use super::file::{DataOnly, Direction, FileDescription, Operation};
 use super::{FileKind, SetAttributes};
 use crate::task::{Resource, Task};
 use crate::time::Instant;
@@ -185,6 +185,14 @@ impl Read {
         Ok(Self { file, buffers, at, blocking, done: 0 })
     }
 
+    /// Asks the file whether the caller may read now.
+    ///
+    /// # Errors
+    /// The file's; interrupted.
+    pub fn admit(&self, task: &Task) -> CallResult<()> {
+        self.file.ops.admit(task, Operation::Read)
+    }
+
     /// Reads what is there. `None`: nothing, and it may be awaited.
     pub fn attempt(&mut self, task: &Task) -> Option<SysResult<usize>> {
         loop {
@@ -248,7 +256,7 @@ impl Read {
         let mask = PollEvents::READABLE | PollEvents::PRI | PollEvents::RDHUP;
         let deadline = limit.map(|limit| Instant::now().after_ns(limit));
         let result = task.wait_on(queue, mask, deadline, || self.attempt(task)).await;
-        conclude(result, self.done, limit)
+        conclude(result, self.done, limit, || file.ops.timed_out(Direction::Read))
     }
 }
 
@@ -257,13 +265,14 @@ fn conclude(
     result: Result<SysResult<usize>, WaitError>,
     done: usize,
     limit: Option<u64>,
+    timed_out: impl FnOnce() -> SysResult<usize>,
 ) -> CallResult<usize> {
     match result {
         Ok(result) => result.map_err(Failure::Error),
         Err(_) if done != 0 => Ok(done),
         Err(WaitError::Interrupted) if limit.is_none() => Err(Failure::Restart(Restart::Sys)),
         Err(WaitError::Interrupted) => Err(Failure::Restart(Restart::Never)),
-        Err(WaitError::TimedOut) => Err(EAGAIN.into()),
+        Err(WaitError::TimedOut) => timed_out().map_err(Failure::Error),
     }
 }
 
@@ -320,6 +329,14 @@ impl Write {
             return Err(EINVAL);
         }
         Ok(Self { file, buffers, at, mode, done: 0, pending: Vec::new(), begun: false })
+    }
+
+    /// Asks the file whether the caller may write now.
+    ///
+    /// # Errors
+    /// The file's; interrupted.
+    pub fn admit(&self, task: &Task) -> CallResult<()> {
+        self.file.ops.admit(task, Operation::Write)
     }
 
     /// Writes what there is room for. `None`: not all, and the rest may be awaited.
@@ -461,7 +478,7 @@ impl Write {
         let limit = file.ops.wait_limit_ns(Direction::Write);
         let deadline = limit.map(|limit| Instant::now().after_ns(limit));
         let result = task.wait_on(queue, PollEvents::WRITABLE, deadline, || self.attempt(task)).await;
-        conclude(result, self.done, limit)
+        conclude(result, self.done, limit, || file.ops.timed_out(Direction::Write))
     }
 }
 

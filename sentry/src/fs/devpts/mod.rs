@@ -20,8 +20,8 @@ use crate::task::Task;
 use crate::tty::{PTMX, Terminal};
 use crate::vfs::{
     Attachments, Attributes, CachePolicy, DeviceNumber, DirectoryEntry, FileDescription, FileKind, FileOps,
-    FileSystem, FileSystemFactory, FileSystemStatus, Inode, ListedName, Location, MayAsk, Mount, OpenRequest,
-    SetAttributes, SetTime, WalkFlags, allocate_device,
+    FileSystem, FileSystemFactory, FileSystemStatus, Inode, ListedName, Location, MayAsk, Mount, NamesFor,
+    OpenRequest, SetAttributes, SetTime, WalkFlags, allocate_device,
 };
 use options::Options;
 
@@ -240,8 +240,7 @@ impl Inode for Node {
         if name == b"ptmx" {
             return Ok(Arc::clone(ptmx) as _);
         }
-        let number: u32 =
-            std::str::from_utf8(name).ok().and_then(|name| name.parse().ok()).ok_or(ENOENT)?;
+        let number: u32 = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok()).ok_or(ENOENT)?;
         // Neither "+1" nor "01".
         if number.to_string().as_bytes() != name {
             return Err(ENOENT);
@@ -253,7 +252,7 @@ impl Inode for Node {
         CachePolicy::Revalidate
     }
 
-    fn names(&self) -> SysResult<Vec<ListedName>> {
+    fn names(&self, _next: NamesFor) -> SysResult<Vec<ListedName>> {
         let kind = FileKind::CharacterDevice.directory_entry_type();
         let entries = self.instance.entries(0).into_iter();
         Ok(entries.map(|(name, inode, _)| ListedName { name: name.into(), inode, kind }).collect())
