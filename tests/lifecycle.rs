@@ -295,7 +295,7 @@ fn cgroup_cases(report: &Report, runtime: &Runtime) {
     report.case("a_process_limit_stops_a_fork_bomb", || {
         let set = resources(json!({"pids": {"limit": 30}}));
         let script =
-            "n=0; while [ $n -lt 100 ]; do sleep 1000 & n=$((n+1)); done 2>/dev/null; echo all of them";
+            "(echo begin); n=0; while [ $n -lt 100 ]; do sleep 1000 & n=$((n+1)); done 2>/dev/null; echo all of them";
         let c = Container::new(runtime, set(Bundle::script(script)?))?;
         let path = c.bundle.path().to_string_lossy().into_owned();
         let finished = command::run(&mut runtime.command(&["run", "--bundle", &path, &c.id]), LIMIT);
