@@ -40,7 +40,8 @@ step() {
 needs=(
     gcc:gcc /usr/include/stdio.h:libc6-dev make:make git:git debootstrap:debootstrap crun:crun runc:runc podman:podman
     ctr:containerd dockerd:docker.io docker:docker.io /bin/busybox:busybox-static tmux:tmux script:bsdutils
-    strace:strace ip:iproute2 unshare:util-linux fuse-overlayfs:fuse-overlayfs conmon:conmon
+    strace:strace ip:iproute2 unshare:util-linux setpriv:util-linux perl:perl conmon:conmon
+    /usr/lib/podman/netavark:netavark /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 )
 install_packages() {
     local missing=() need
@@ -55,6 +56,8 @@ install_packages() {
     fi
     apt-get update -q && apt-get install -q -y --no-install-recommends "${missing[@]}"
     local status=$?
+    # Later Debians have the client in a package of its own.
+    command -v docker >/dev/null || apt-get install -q -y --no-install-recommends docker-cli || status=$?
     [ -n "$made_policy" ] && rm -f $policy
     return $status
 }
