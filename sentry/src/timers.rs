@@ -17,6 +17,8 @@ use abi::signals::{SIGALRM, SIGPROF, SIGVTALRM, Signal};
 use abi::time::TimerSetting;
 use parking_lot::Mutex;
 
+use crate::executor::Executor;
+use crate::kernel::Kernel;
 use crate::task::{Pid, Resource, Task, ThreadGroup};
 use crate::time::{Clock, CpuPart, HostClock, Instant, Timer, TimerTarget, Timers};
 
@@ -136,13 +138,27 @@ impl Armed {
 pub struct ClockTimer {
     clock: Clock,
     recipient: Recipient,
-    host: Arc<Timers>,
+    host: Host,
     state: Mutex<State>,
     this: Weak<Self>,
 }
 
+/// What timers need of the kernel.
+#[derive(Clone)]
+struct Host {
+    timers: Arc<Timers>,
+    /// `None` in tests without one.
+    executor: Option<Arc<Executor>>,
+}
+
+impl Host {
+    fn of(kernel: &Kernel) -> Self {
+        Self { timers: Arc::clone(&kernel.timers), executor: Some(Arc::clone(&kernel.executor)) }
+    }
+}
+
 impl ClockTimer {
-    fn new(clock: Clock, recipient: Recipient, host: Arc<Timers>) -> Arc<Self> {
+    fn new(clock: Clock, recipient: Recipient, host: Host) -> Arc<Self> {
         let state = State { generation: 0, setting: None, overrun: 0, overrun_before: 0 };
         Arc::new_cyclic(|this| Self { clock, recipient, host, state: Mutex::new(state), this: this.clone() })
     }
@@ -219,7 +235,7 @@ impl ClockTimer {
         };
         let deadline = due.max(Instant::now().after_ns(pause_ns));
         let look = Arc::new(Look { timer: self.this.clone(), generation });
-        armed.timer = Some(self.host.start(deadline, look));
+        armed.timer = Some(self.host.timers.start(deadline, look));
     }
 
     /// The host's timer has fired: acts if the time has come.
@@ -386,8 +402,14 @@ struct Look {
 
 impl TimerTarget for Look {
     fn expired(&self) {
-        if let Some(timer) = self.timer.upgrade() {
-            timer.look(self.generation);
+        let Some(timer) = self.timer.upgrade() else { return };
+        let generation = self.generation;
+        match &timer.host.executor {
+            // Some platforms tell processor times to their workers only.
+            Some(executor) if timer.clock.is_cpu_time() => {
+                executor.clone().spawn(async move { timer.look(generation) });
+            }
+            _ => timer.look(generation),
         }
     }
 }
@@ -440,12 +462,12 @@ impl ProcessTimers {
 
 impl ThreadGroup {
     /// One of the process's interval timers.
-    pub fn interval_timer(self: &Arc<Self>, which: IntervalTimer, host: &Arc<Timers>) -> Arc<ClockTimer> {
+    pub fn interval_timer(self: &Arc<Self>, which: IntervalTimer, kernel: &Kernel) -> Arc<ClockTimer> {
         let mut owned = self.timers.owned.lock();
         let place = &mut owned.interval[which as usize];
         let timer = place.get_or_insert_with(|| {
             let recipient = Recipient::Interval(Arc::downgrade(self), which.signal());
-            ClockTimer::new(which.clock(self), recipient, Arc::clone(host))
+            ClockTimer::new(which.clock(self), recipient, Host::of(kernel))
         });
         Arc::clone(timer)
     }
@@ -458,7 +480,7 @@ impl ThreadGroup {
         self: &Arc<Self>,
         clock: Clock,
         notification: Notification,
-        host: &Arc<Timers>,
+        kernel: &Kernel,
     ) -> SysResult<i32> {
         let limit = usize::try_from(self.limits.soft(Resource::PendingSignals)).unwrap_or(usize::MAX);
         let mut owned = self.timers.owned.lock();
@@ -471,7 +493,7 @@ impl ThreadGroup {
         }
         owned.next_id = next_id(id);
         let recipient = Recipient::Posix { group: Arc::downgrade(self), id, notification };
-        owned.posix.insert(id, ClockTimer::new(clock, recipient, Arc::clone(host)));
+        owned.posix.insert(id, ClockTimer::new(clock, recipient, Host::of(kernel)));
         Ok(id)
     }
 }
@@ -510,7 +532,7 @@ mod tests {
 
     #[test]
     fn a_timer_shows_its_setting_until_it_is_disarmed() {
-        let host = Timers::new().unwrap();
+        let host = Host { timers: Timers::new().unwrap(), executor: None };
         let recipient = Recipient::Interval(Weak::new(), SIGALRM);
         let timer = ClockTimer::new(Clock::Host(HostClock::CLOCK_REALTIME), recipient, host);
         let hour_ns = 3600 * crate::time::SECOND_NS;
@@ -523,7 +545,7 @@ mod tests {
 
     #[test]
     fn timers_nobody_is_told_of_end_without_being_looked_at() {
-        let host = Timers::new().unwrap();
+        let host = Host { timers: Timers::new().unwrap(), executor: None };
         let recipient = Recipient::Posix { group: Weak::new(), id: 0, notification: Notification::Nobody };
         let timer = ClockTimer::new(Clock::Host(HostClock::CLOCK_MONOTONIC), recipient, host);
         timer.set(TimerSetting { value_ns: 1, interval_ns: 0 }, SetFrom::Origin);

@@ -50,7 +50,7 @@ fn interval_timer(task: &Arc<Task>, which: i32) -> SysResult<Arc<ClockTimer>> {
         ITIMER_PROF => IntervalTimer::Profile,
         _ => return Err(EINVAL),
     };
-    Ok(task.group.interval_timer(which, &task.kernel.timers))
+    Ok(task.group.interval_timer(which, &task.kernel))
 }
 
 /// A setting in microseconds; what is left is never shown as nothing.
@@ -81,7 +81,7 @@ pub fn sys_getitimer(task: &Arc<Task>, which: i32, current: UserAddress) -> SysR
 
 /// `alarm(2)` <https://man7.org/linux/man-pages/man2/alarm.2.html>
 pub fn sys_alarm(task: &Arc<Task>, seconds: u32) -> SysResult<u64> {
-    let timer = task.group.interval_timer(IntervalTimer::Real, &task.kernel.timers);
+    let timer = task.group.interval_timer(IntervalTimer::Real, &task.kernel);
     let setting = TimerSetting { value_ns: u64::from(seconds) * SECOND_NS, interval_ns: 0 };
     Ok(whole_seconds(timer.set(setting, SetFrom::Now).value_ns))
 }
@@ -114,7 +114,7 @@ pub fn sys_timer_create(
     if found.abilities == Abilities::Alarm && !task.credentials().can(CAP_WAKE_ALARM) {
         return Err(EPERM);
     }
-    let number = task.group.create_timer(found.clock, notification, &task.kernel.timers)?;
+    let number = task.group.create_timer(found.clock, notification, &task.kernel)?;
     task.write_value(id.address(), &number).inspect_err(|_| {
         // The application will never learn the number.
         let _ = task.group.timers.delete(number);

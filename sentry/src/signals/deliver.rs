@@ -210,6 +210,8 @@ impl Task {
         if self.capture().await.is_err() {
             return;
         }
+        // Whatever the handler interrupted has ended with EINTR, and is not to be continued.
+        *self.restart_block.lock() = None;
         if self.try_return_from_signal().is_none() {
             self.force_signal(SIGSEGV, SigInfo::kernel(SIGSEGV));
         }
