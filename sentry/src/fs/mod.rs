@@ -2,6 +2,7 @@
 //!
 //! `tmpfs` (files in memory), `gofer` (host files), `overlay` (memory over anything), `dev`. See README.md.
 
+pub mod cgroup;
 pub mod dev;
 pub mod devpts;
 pub mod epoll;
@@ -14,5 +15,6 @@ pub mod overlay;
 pub mod pipe;
 pub mod proc;
 pub mod signalfd;
+pub mod sys;
 pub mod timerfd;
 pub mod tmpfs;

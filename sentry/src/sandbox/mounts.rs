@@ -10,10 +10,13 @@ use abi::errno::{EEXIST, ENOENT, ENOTDIR, EROFS, Errno, SysResult};
 use wire::Client;
 
 use super::StartError;
+use crate::fs::cgroup;
 use crate::fs::dev::{self, Console};
+use crate::fs::generated;
 use crate::fs::gofer::GoferFs;
 use crate::fs::overlay::Overlay;
 use crate::fs::proc::{self, HostMachine};
+use crate::fs::sys;
 use crate::fs::tmpfs::{self, Tmpfs};
 use crate::kernel::Kernel;
 use crate::spec::{
@@ -37,9 +40,13 @@ pub(super) struct Plan {
 
 /// Offers file systems and drivers to `mount(2)` and `open(2)`.
 pub(super) fn register(kernel: &Arc<Kernel>, spec: &SandboxSpec, machine: HostMachine) {
-    let facts = proc::Facts::new(Arc::clone(kernel), machine, spec.limits);
+    let facts = proc::Facts::new(Arc::clone(kernel), machine, spec.limits, spec.sysctl.clone());
     let memory_limit_bytes = spec.limits.memory_bytes;
-    kernel.vfs.register_file_system("proc", proc::Factory::new(&facts));
+    for (name, instance) in
+        [("proc", proc::new(&facts)), ("sysfs", sys::new(&facts)), ("cgroup2", cgroup::new(&facts))]
+    {
+        kernel.vfs.register_file_system(name, generated::Factory::of(instance));
+    }
     kernel.vfs.register_file_system("tmpfs", Arc::new(tmpfs::options::Factory { memory_limit_bytes }));
     dev::register(&kernel.vfs.devices);
 }

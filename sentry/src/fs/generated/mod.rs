@@ -20,7 +20,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use abi::errno::SysResult;
 
-use crate::vfs::{DeviceNumber, FileSystem, FileSystemStatus, Inode, allocate_device};
+use crate::task::Task;
+use crate::vfs::{DeviceNumber, FileSystem, FileSystemFactory, FileSystemStatus, Inode, allocate_device};
 
 /// A mounted instance.
 pub struct Generated {
@@ -86,6 +87,25 @@ impl FileSystem for Generated {
 
     fn status(&self) -> SysResult<FileSystemStatus> {
         Ok(FileSystemStatus { magic: self.magic, block_size: 4096, name_max: 255, ..Default::default() })
+    }
+}
+
+/// Offers an instance to `mount(2)`: the same one however often it is mounted, as there is one of each namespace.
+pub struct Factory {
+    instance: Arc<Generated>,
+}
+
+impl Factory {
+    /// A factory of one instance.
+    pub fn of(instance: Arc<Generated>) -> Arc<Self> {
+        Arc::new(Self { instance })
+    }
+}
+
+impl FileSystemFactory for Factory {
+    fn make(&self, _task: &Task, _source: &[u8], _data: &[u8]) -> SysResult<Arc<dyn FileSystem>> {
+        // Options (`hidepid=`, `gid=`, `nsdelegate`) govern what others see; there are no others.
+        Ok(Arc::clone(&self.instance) as _)
     }
 }
 

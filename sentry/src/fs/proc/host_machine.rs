@@ -12,6 +12,17 @@ pub struct HostMachine {
     pub available_memory: u64,
     /// One block of `/proc/cpuinfo` for each processor the sentry may run on, without its `processor` line.
     pub processors: Vec<String>,
+    /// When transparent huge pages are used, as `/sys/kernel/mm/transparent_hugepage/enabled` says it.
+    pub huge_pages: String,
+}
+
+/// Where a processor sits; processors with equal numbers are parts of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// `physical id`
+    pub package: u32,
+    /// `core id`
+    pub core: u32,
 }
 
 impl HostMachine {
@@ -21,6 +32,10 @@ impl HostMachine {
         let mut machine = Self::parse(&text("/proc/cpuinfo"), &text("/proc/meminfo"));
         let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         machine.limit_processors(count);
+        let huge_pages = text("/sys/kernel/mm/transparent_hugepage/enabled");
+        if !huge_pages.trim().is_empty() {
+            huge_pages.trim().clone_into(&mut machine.huge_pages);
+        }
         machine
     }
 
@@ -40,7 +55,22 @@ impl HostMachine {
             total_memory,
             available_memory: kib("MemAvailable").unwrap_or(total_memory).min(total_memory),
             processors,
+            huge_pages: String::from("always madvise [never]"),
         }
+    }
+
+    /// Where each processor sits, as far as the host says.
+    pub fn positions(&self) -> Vec<Position> {
+        let number = |processor: &str, name: &str| {
+            let line =
+                processor.lines().find(|line| line.split(':').next().is_some_and(|n| n.trim() == name));
+            line.and_then(|line| line.split(':').nth(1)?.trim().parse().ok())
+        };
+        let position = |(index, processor): (u32, &String)| Position {
+            package: number(processor, "physical id").unwrap_or(0),
+            core: number(processor, "core id").unwrap_or(index),
+        };
+        (0..).zip(&self.processors).map(position).collect()
     }
 
     /// Keeps the first `count` processors, at least one.
@@ -71,6 +101,15 @@ mod tests {
         let machine = HostMachine::parse(cpuinfo, "MemTotal:  1000 kB\nMemAvailable: 300 kB\n");
         assert_eq!(machine.processors, ["model name\t: A\n", "model name\t: B\n"]);
         assert_eq!((machine.total_memory, machine.available_memory), (1_024_000, 307_200));
+    }
+
+    #[test]
+    fn threads_of_one_core_have_one_position() {
+        let block = |id, core| format!("processor\t: {id}\nphysical id\t: 0\ncore id\t\t: {core}\n\n");
+        let machine = HostMachine::parse(&(block(0, 5) + &block(1, 5) + &block(2, 6)), "");
+        let positions = machine.positions();
+        assert_eq!(positions[0], positions[1]);
+        assert_eq!(positions[2], Position { package: 0, core: 6 });
     }
 
     #[test]

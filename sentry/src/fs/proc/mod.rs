@@ -1,6 +1,6 @@
 //! `proc`: what the kernel tells of itself and of its processes, as files (`man 5 proc`).
 //!
-//! * [`new`] makes the instance, [`Factory`] offers it to `mount(2)`.
+//! * [`new`] makes the instance; [`Facts`] is what it knows, as do `sysfs` and `cgroup2`.
 //! * `root.rs`: the top directory. `system.rs`: `stat`, `meminfo`, `cpuinfo` and the like.
 //! * `process/`: everything below `/proc/PID`. `net.rs`: `/proc/net`. `sysctl.rs`: `/proc/sys`.
 //! * `tables.rs`: what drivers and devices are listed.
@@ -11,24 +11,21 @@
 mod host_machine;
 mod load;
 mod net;
+pub mod numbers;
 pub mod process;
 mod root;
 mod sysctl;
 mod system;
 mod tables;
 
-pub use host_machine::HostMachine;
+pub use host_machine::{HostMachine, Position};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use abi::errno::SysResult;
-
 use crate::fs::generated::{Body, Context, Generated};
 use crate::kernel::Kernel;
 use crate::spec::SandboxLimits;
-use crate::task::Task;
-use crate::vfs::{FileSystem, FileSystemFactory};
 
 /// `PROC_SUPER_MAGIC`
 const MAGIC: u64 = 0x9fa0;
@@ -49,13 +46,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Facts about a kernel on a machine.
-    pub fn new(kernel: Arc<Kernel>, machine: HostMachine, limits: SandboxLimits) -> Arc<Self> {
-        Self::with_settings(kernel, machine, limits, BTreeMap::new())
-    }
-
-    /// As [`Facts::new`], with the values that the container's configuration gives to `/proc/sys`.
-    pub fn with_settings(
+    /// Facts about a kernel on a machine. `sysctl` are the values that the container's configuration gives to `/proc/sys`.
+    pub fn new(
         kernel: Arc<Kernel>,
         machine: HostMachine,
         limits: SandboxLimits,
@@ -76,23 +68,4 @@ impl Context for Arc<Facts> {}
 /// The file system.
 pub fn new(facts: &Arc<Facts>) -> Arc<Generated> {
     Generated::new("proc", MAGIC, 0o555, |_| Body::Directory(Box::new(root::Root::new(Arc::clone(facts)))))
-}
-
-/// Offers proc to `mount(2)`: one instance, however often it is mounted, as in one PID namespace.
-pub struct Factory {
-    instance: Arc<Generated>,
-}
-
-impl Factory {
-    /// A factory of the one instance.
-    pub fn new(facts: &Arc<Facts>) -> Arc<Self> {
-        Arc::new(Self { instance: new(facts) })
-    }
-}
-
-impl FileSystemFactory for Factory {
-    fn make(&self, _task: &Task, _source: &[u8], _data: &[u8]) -> SysResult<Arc<dyn FileSystem>> {
-        // hidepid=, gid= and subset= are accepted and change nothing visible to the owner of the processes.
-        Ok(Arc::clone(&self.instance) as _)
-    }
 }

@@ -38,7 +38,7 @@ pub(super) fn ticks_since_boot(at: Instant) -> u64 {
 
 impl Facts {
     /// Processor time of everything that runs or ran and was waited for.
-    fn used_times(&self) -> CpuTimes {
+    pub(in crate::fs) fn used_times(&self) -> CpuTimes {
         let groups = self.kernel.processes.groups();
         groups.iter().fold(CpuTimes::default(), |sum, group| {
             let children = *group.child_times.lock();
@@ -53,7 +53,7 @@ impl Facts {
     }
 
     /// Bytes that applications use, at most.
-    fn used_memory(&self) -> u64 {
+    pub(in crate::fs) fn used_memory(&self) -> u64 {
         let groups = self.kernel.processes.groups();
         let leaders = groups.iter().filter_map(|group| group.leader());
         leaders.map(|task| resident_estimate(&task.memory()).total()).sum()
