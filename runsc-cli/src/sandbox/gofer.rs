@@ -77,6 +77,11 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
     if let Some(settings) = &data.log {
         logging::install_on_stderr(settings);
     }
+    // Out of the command's process group: neither Ctrl-C nor whoever cleans up after the command means the gofer.
+    if let Err(error) = nix::unistd::setsid() {
+        eprintln!("runsc: gofer: becoming session leader: {error}");
+        return 125;
+    }
     let outcome = become_root(data.user_namespace)
         .map_err(|error| format!("gofer: becoming root of its user namespace: {error}"))
         .and_then(|()| serve(data.trees, socket));
