@@ -1,5 +1,5 @@
-//! Building the C programs of `tests/guest` (and `benches/guest`), each as a static
-//! executable and as a dynamic PIE, cached under `target/guest`.
+//! Building the C programs of `tests/guest` (and `benches/guest`), each as a dynamic
+//! PIE, a static executable or a static PIE, cached under `target/guest`.
 
 use crate::{command, repository};
 use std::path::{Path, PathBuf};
@@ -11,16 +11,18 @@ use std::time::{Duration, SystemTime};
 pub enum Linking {
     Dynamic,
     Static,
+    StaticPie,
 }
 
 impl Linking {
-    pub const ALL: [Linking; 2] = [Linking::Dynamic, Linking::Static];
+    pub const ALL: [Linking; 3] = [Linking::Dynamic, Linking::Static, Linking::StaticPie];
 
     /// The directory under `target/guest`, and the word in test names.
     pub fn name(self) -> &'static str {
         match self {
             Linking::Dynamic => "dynamic",
             Linking::Static => "static",
+            Linking::StaticPie => "static-pie",
         }
     }
 }
@@ -56,9 +58,11 @@ pub fn build(sources: &Path, name: &str, linking: Linking) -> Result<PathBuf, St
     // The tests pass wrong arguments on purpose.
     gcc.args(["-Wno-unused-result", "-Wno-cast-function-type", "-Wno-missing-field-initializers"]);
     gcc.args(["-Wno-nonnull", "-Wno-stringop-overread", "-Wno-stringop-overflow", "-Wno-infinite-recursion"]);
-    if linking == Linking::Static {
-        gcc.arg("-static");
-    }
+    gcc.args(match linking {
+        Linking::Dynamic => &["-fPIE", "-pie"][..],
+        Linking::Static => &["-static"],
+        Linking::StaticPie => &["-fPIE", "-static-pie"],
+    });
     gcc.arg("-pthread").arg("-o").arg(&part).arg(&source);
     command::run(&mut gcc, Duration::from_secs(120)).ok(&format!("gcc {name}.c"))?;
     std::fs::rename(&part, &program).map_err(|e| format!("{}: {e}", program.display()))?;
