@@ -16,8 +16,8 @@ use crate::table::{Entry, Support, call};
 pub const CALLS: &[Entry] = &[
     call!(FORK, sys_fork, wait 0, Support::Full),
     call!(VFORK, sys_vfork, wait 0, Support::Full),
-    call!(CLONE, sys_clone, wait 5, Support::Partial("no new namespaces, CLONE_PIDFD or CLONE_IO")),
-    call!(CLONE3, sys_clone3, wait 2, Support::Partial("no new namespaces, CLONE_PIDFD, set_tid or CLONE_INTO_CGROUP")),
+    call!(CLONE, sys_clone, wait 5, Support::Partial("no new namespaces or CLONE_IO")),
+    call!(CLONE3, sys_clone3, wait 2, Support::Partial("no new namespaces, set_tid or CLONE_INTO_CGROUP")),
     call!(EXECVE, sys_execve, wait 3, Support::Full),
     call!(EXECVEAT, sys_execveat, wait 5, Support::Full),
     call!(EXIT, sys_exit, now 1, Support::Full),
@@ -26,8 +26,7 @@ pub const CALLS: &[Entry] = &[
 ];
 
 /// Flags that are refused: nothing here can do what they ask for.
-const REFUSED: CloneFlags =
-    CloneFlags::NAMESPACES.union(CloneFlags::CLONE_PIDFD).union(CloneFlags::CLONE_INTO_CGROUP);
+const REFUSED: CloneFlags = CloneFlags::NAMESPACES.union(CloneFlags::CLONE_INTO_CGROUP);
 
 /// `fork(2)` <https://man7.org/linux/man-pages/man2/fork.2.html>
 pub async fn sys_fork(task: &Arc<Task>) -> CallResult<i32> {
@@ -56,7 +55,12 @@ pub async fn sys_clone(
         tls,
         parent_tid: parent_tid.address(),
         child_tid: child_tid.address(),
+        // `clone` has one place for both.
+        pidfd: parent_tid.address(),
     };
+    if request.flags.contains(CloneFlags::CLONE_PIDFD | CloneFlags::CLONE_PARENT_SETTID) {
+        return Err(EINVAL.into());
+    }
     if request.flags.intersects(REFUSED) {
         return Err(EINVAL.into());
     }
@@ -93,6 +97,7 @@ pub async fn sys_clone3(task: &Arc<Task>, arguments: UserAddress, size: usize) -
         tls: arguments.tls,
         parent_tid: arguments.parent_tid,
         child_tid: arguments.child_tid,
+        pidfd: arguments.pidfd,
     })
     .await
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use abi::errno::{EINVAL, SysResult};
-use abi::file_calls::EventfdFlags;
+use abi::errno::{EINVAL, ENAMETOOLONG, SysResult};
+use abi::file_calls::{EventfdFlags, MemfdFlags};
 use abi::files::OpenFlags;
 use abi::signals::{SIGSET_SIZE, SigSet, SignalfdFlags};
 use abi::time::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, Itimerspec, TimerfdFlags, TimerfdSetFlags};
-use abi::user::UserAddress;
-use sentry::fs::{eventfd, pipe, signalfd, timerfd};
+use abi::user::{UserAddress, UserString};
+use sentry::fs::{eventfd, pipe, signalfd, timerfd, tmpfs};
 use sentry::task::{Resource, Task};
 use sentry::time::{HostClock, Instant, realtime_ns};
 use sentry::vfs::{FdFlags, FileDescription};
@@ -19,6 +19,7 @@ use crate::table::{Entry, Support, call};
 pub const CALLS: &[Entry] = &[
     call!(PIPE, sys_pipe, now 1, Support::Full),
     call!(PIPE2, sys_pipe2, now 2, Support::Partial("O_DIRECT (packet mode) is refused")),
+    call!(MEMFD_CREATE, sys_memfd_create, now 2, Support::Partial("no huge pages or MFD_NOEXEC_SEAL")),
     call!(EVENTFD, sys_eventfd, now 1, Support::Full),
     call!(EVENTFD2, sys_eventfd2, now 2, Support::Full),
     call!(TIMERFD_CREATE, sys_timerfd_create, now 2, Support::Partial("no alarm clocks")),
@@ -54,6 +55,31 @@ pub fn sys_pipe2(task: &Arc<Task>, fds: UserAddress, flags: OpenFlags) -> SysRes
     };
     let write_fd = install(task, writer, cloexec).inspect_err(|_| undo(&[read_fd]))?;
     task.write_value(fds.address(), &[read_fd, write_fd]).inspect_err(|_| undo(&[read_fd, write_fd]))
+}
+
+/// `memfd_create(2)` <https://man7.org/linux/man-pages/man2/memfd_create.2.html>
+pub fn sys_memfd_create(task: &Arc<Task>, name: UserString, flags: MemfdFlags) -> SysResult<i32> {
+    /// Bytes of a name, as `/proc/PID/fd` has room for them.
+    const NAME_MAX: usize = 249;
+    let known = MemfdFlags::MFD_CLOEXEC | MemfdFlags::MFD_ALLOW_SEALING | MemfdFlags::MFD_EXEC;
+    if !known.contains(flags) {
+        return Err(EINVAL);
+    }
+    let name = task
+        .read_string(name.address().address(), NAME_MAX)
+        .map_err(|errno| if errno == ENAMETOOLONG { EINVAL } else { errno })?;
+    let sealing = if flags.contains(MemfdFlags::MFD_ALLOW_SEALING) {
+        tmpfs::Sealing::Allowed
+    } else {
+        tmpfs::Sealing::Forbidden
+    };
+    let credentials = task.credentials();
+    let (inode, ops) = tmpfs::anonymous_file(&name, sealing, credentials.fsuid, credentials.fsgid)?;
+    let text = [b"/memfd:".as_slice(), &name].concat();
+    let location = task.kernel.vfs.nowhere(Arc::clone(&inode), &text);
+    let status = (libc::O_RDWR | libc::O_LARGEFILE).cast_unsigned();
+    let file = FileDescription::new(ops, inode, Some(location), status);
+    install(task, file, flags.contains(MemfdFlags::MFD_CLOEXEC))
 }
 
 /// `eventfd(2)` <https://man7.org/linux/man-pages/man2/eventfd.2.html>

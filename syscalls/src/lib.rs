@@ -19,6 +19,7 @@ pub mod memory_map;
 pub mod metadata;
 pub mod mounts;
 pub mod open_close;
+pub mod other_processes;
 pub mod poll_epoll;
 pub mod prctl;
 pub mod random;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use abi::errno::{EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH, SysResult};
+use abi::errno::{EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH, SysResult};
 use abi::signal_info::SigInfo;
 use abi::signals::{
     MINSIGSTKSZ, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, SIGCONT, SIGSET_SIZE, SaFlags, SigAction, SigSet,
@@ -10,6 +10,7 @@ use abi::signals::{
 };
 use abi::time::Timespec;
 use abi::user::UserAddress;
+use sentry::fs::pidfd;
 use sentry::signals::SignalTarget;
 use sentry::task::{Reply, Task, ThreadGroup};
 use sentry::time::Instant;
@@ -32,6 +33,7 @@ pub const CALLS: &[Entry] = &[
     call!(KILL, sys_kill, now 2, Support::Full),
     call!(TKILL, sys_tkill, now 2, Support::Full),
     call!(TGKILL, sys_tgkill, now 3, Support::Full),
+    call!(PIDFD_SEND_SIGNAL, sys_pidfd_send_signal, now 4, Support::Partial("no flags")),
 ];
 
 /// `rt_sigaction(2)` <https://man7.org/linux/man-pages/man2/sigaction.2.html>
@@ -283,15 +285,27 @@ fn read_info(
     pid: i32,
     signal: SignalNumber,
     address: UserAddress,
-) -> SysResult<(Signal, SigInfo)> {
+) -> SysResult<(Option<Signal>, SigInfo)> {
     let mut info: SigInfo = task.read_value(address.address())?;
-    let number = signal.signal().ok_or(EINVAL)?;
     const SI_TKILL: i32 = -6;
     if (info.si_code >= 0 || info.si_code == SI_TKILL) && task.pid() != pid {
         return Err(EPERM);
     }
-    info.si_signo = number.number();
-    Ok((number, info))
+    info.si_signo = signal.0;
+    Ok((checked(signal)?, info))
+}
+
+fn queue(
+    task: &Task,
+    target: &SignalTarget,
+    group: &ThreadGroup,
+    signal: Option<Signal>,
+    info: SigInfo,
+) -> SysResult<()> {
+    if !may_signal(task, group, signal) {
+        return Err(EPERM);
+    }
+    signal.map_or(Ok(()), |signal| target.send(signal, info))
 }
 
 /// `rt_sigqueueinfo(2)` <https://man7.org/linux/man-pages/man2/rt_sigqueueinfo.2.html>
@@ -303,10 +317,7 @@ pub fn sys_rt_sigqueueinfo(
 ) -> SysResult<()> {
     let (signal, info) = read_info(task, pid, signal, info)?;
     let group = task.kernel.processes.group(pid).ok_or(ESRCH)?;
-    if !may_signal(task, &group, Some(signal)) {
-        return Err(EPERM);
-    }
-    SignalTarget::Group(group).send(signal, info)
+    queue(task, &SignalTarget::Group(Arc::clone(&group)), &group, signal, info)
 }
 
 /// `rt_tgsigqueueinfo(2)` <https://man7.org/linux/man-pages/man2/rt_sigqueueinfo.2.html>
@@ -322,8 +333,37 @@ pub fn sys_rt_tgsigqueueinfo(
     }
     let (signal, info) = read_info(task, pid, signal, info)?;
     let target = task.kernel.processes.task(tid).filter(|target| target.pid() == pid).ok_or(ESRCH)?;
-    if !may_signal(task, &target.group, Some(signal)) {
-        return Err(EPERM);
+    queue(task, &SignalTarget::Task(Arc::clone(&target)), &target.group, signal, info)
+}
+
+/// `pidfd_send_signal(2)` <https://man7.org/linux/man-pages/man2/pidfd_send_signal.2.html>
+pub fn sys_pidfd_send_signal(
+    task: &Arc<Task>,
+    fd: i32,
+    signal: SignalNumber,
+    info: UserAddress,
+    flags: u32,
+) -> SysResult<()> {
+    if flags != 0 {
+        return Err(EINVAL);
     }
-    SignalTarget::Task(target).send(signal, info)
+    let file = task.files().get(fd)?;
+    let group = pidfd::process_of(&file).map_err(|_| EBADF)?;
+    if group.is_gone() {
+        return Err(ESRCH);
+    }
+    let (signal, info) = if info.is_null() {
+        let number = checked(signal)?;
+        let details = number.map_or_else(SigInfo::default, |signal| {
+            SigInfo::user(signal, task.pid(), task.credentials().uid)
+        });
+        (number, details)
+    } else {
+        let (number, details) = read_info(task, group.pid, signal, info)?;
+        if details.si_signo != signal.0 {
+            return Err(EINVAL);
+        }
+        (number, details)
+    };
+    queue(task, &SignalTarget::Group(Arc::clone(&group)), &group, signal, info)
 }

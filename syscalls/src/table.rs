@@ -193,6 +193,7 @@ const FAMILIES: &[&[Entry]] = &[
     crate::metadata::CALLS,
     crate::mounts::CALLS,
     crate::open_close::CALLS,
+    crate::other_processes::CALLS,
     crate::poll_epoll::CALLS,
     crate::prctl::CALLS,
     crate::random::CALLS,

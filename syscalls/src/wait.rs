@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use abi::errno::{EINVAL, ESRCH, SysResult};
-use abi::process::{P_ALL, P_PGID, P_PID, Rusage, WaitOptions};
+use abi::process::{P_ALL, P_PGID, P_PID, P_PIDFD, Rusage, WaitOptions};
 use abi::signal_info::SigInfo;
 use abi::signals::SIGCHLD;
 use abi::time::Timeval;
 use abi::user::UserAddress;
+use sentry::fs::pidfd;
 use sentry::task::{CpuTimes, Task, ThreadGroup, WaitFor, WaitKinds, WaitRequest};
 use sentry::wait::CallResult;
 
 use crate::table::{Entry, Support, call};
 
 /// The calls of this file.
-pub const CALLS: &[Entry] = &[
-    call!(WAIT4, sys_wait4, wait 4, Support::Full),
-    call!(WAITID, sys_waitid, wait 5, Support::Partial("P_PIDFD is refused")),
-];
+pub const CALLS: &[Entry] =
+    &[call!(WAIT4, sys_wait4, wait 4, Support::Full), call!(WAITID, sys_waitid, wait 5, Support::Full)];
 
 fn kinds(options: WaitOptions) -> WaitKinds {
     if options.contains(WaitOptions::__WALL) {
@@ -94,6 +93,7 @@ pub async fn sys_waitid(
         P_PID if id > 0 => WaitFor::Child(id),
         P_PGID if id == 0 => WaitFor::Group(task.group.pgid()),
         P_PGID if id > 0 => WaitFor::Group(id),
+        P_PIDFD if id >= 0 => WaitFor::Child(pidfd::process_of(&*task.files().get(id)?)?.pid),
         _ => return Err(EINVAL.into()),
     };
     let request = WaitRequest {

@@ -12,6 +12,7 @@ pub mod gofer;
 pub mod host;
 pub mod host_files;
 pub mod overlay;
+pub mod pidfd;
 pub mod pipe;
 pub mod proc;
 pub mod signalfd;

@@ -221,7 +221,7 @@ impl Task {
     /// As `man 2 munmap`.
     pub async fn unmap(&self, start: u64, length: u64) -> SysResult<()> {
         let memory = self.memory();
-        let end = memory.range(start, length, EINVAL)?;
+        let Some(end) = memory.unmap_end(start, length)? else { return Ok(()) };
         let _gate = memory.gate.enter().await;
         if memory.space.lock().regions.is_free(start, end) {
             return Ok(());
@@ -257,10 +257,8 @@ impl Task {
     pub fn unmap_alone(&self, start: u64, length: u64) -> Option<SysResult<()>> {
         let memory = self.memory();
         let _gate = memory.alone()?;
-        let end = match memory.range(start, length, EINVAL) {
-            Ok(end) => end,
-            Err(errno) => return Some(Err(errno)),
-        };
+        // Only a range that the host may be given as it stands.
+        let end = memory.range(start, length, EINVAL).ok()?;
         let removed = memory.space.lock().regions.remove(start, end);
         // The host must not be asked to remove what is the platform's.
         if removed.iter().any(|region| matches!(region.backing, Backing::Platform(_))) {
@@ -303,7 +301,7 @@ impl Task {
             return Err(EINVAL);
         }
         if from_length == 0 {
-            return Err(EINVAL);
+            return self.duplicate(&memory, &region, from, to_length, how).await;
         }
         if from + from_length > region.end {
             return Err(EFAULT);
@@ -324,6 +322,35 @@ impl Task {
         drop(removed);
         memory.enter_region(Region { start: to, end: to + to_length, ..part });
         Ok(to)
+    }
+
+    /// `mremap` of a shared mapping with an old size of zero: the same pages at a second place.
+    async fn duplicate(
+        &self,
+        memory: &MemoryManager,
+        region: &Region,
+        from: u64,
+        length: u64,
+        how: Remap,
+    ) -> SysResult<u64> {
+        if !region.flags.contains(RegionFlags::SHARED) {
+            return Err(EINVAL);
+        }
+        let placement = match how {
+            Remap::InPlace => return Err(ENOMEM),
+            Remap::MayMove => Placement::Hint(0),
+            Remap::Fixed(to) => Placement::Replace(to),
+        };
+        let start = memory.place(placement, length)?;
+        let copy = Region {
+            start,
+            end: start + length,
+            backing: region.backing.advanced(from - region.start),
+            ..region.clone()
+        };
+        self.change_memory(&[map_operation(&copy)]).await?;
+        memory.enter_region(copy);
+        Ok(start)
     }
 
     /// `brk`: returns the break as it is afterwards, which is the old one if the change is not possible.
@@ -457,6 +484,20 @@ impl MemoryManager {
     /// The gate, if one task alone lives here and nobody is inside.
     fn alone(&self) -> Option<crate::wait::GateGuard> {
         if self.users() == 1 { self.gate.try_enter() } else { None }
+    }
+
+    /// Judges a range to unmap; returns its end. What lies between the application's part and the end of Linux's own user
+    /// addresses is never mapped, so unmapping it does nothing (`None` if nothing is left).
+    fn unmap_end(&self, start: u64, length: u64) -> SysResult<Option<u64>> {
+        if !is_aligned(start) || length == 0 {
+            return Err(EINVAL);
+        }
+        let end = round_up(length).ok().and_then(|length| start.checked_add(length)).ok_or(EINVAL)?;
+        if end > abi::memory::TASK_SIZE {
+            return Err(EINVAL);
+        }
+        let end = end.min(self.layout.max_address);
+        Ok((start < end).then_some(end))
     }
 
     /// Judges a page-aligned range; returns its end.

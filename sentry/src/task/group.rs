@@ -92,6 +92,8 @@ pub struct ThreadGroup {
     pub signals: GroupSignals,
     /// `setrlimit`.
     pub limits: Limits,
+    /// The zombie was waited for.
+    pub(crate) reaped: AtomicBool,
     exit: Mutex<ExitState>,
     /// What the parent is sent when this process ends; 0: nothing.
     pub exit_signal: AtomicI32,
@@ -144,6 +146,7 @@ impl ThreadGroup {
             exited: WaitQueue::new(),
             signals: GroupSignals::new(handlers),
             limits,
+            reaped: AtomicBool::new(false),
             exit: Mutex::default(),
             exit_signal: AtomicI32::new(exit_signal),
             is_subreaper: AtomicBool::new(false),
@@ -297,6 +300,11 @@ impl ThreadGroup {
     /// Whether the end has been decided.
     pub fn is_exiting(&self) -> bool {
         self.exit.lock().decided.is_some()
+    }
+
+    /// Whether nothing is left of it, not even a zombie's status.
+    pub fn is_gone(&self) -> bool {
+        self.reaped.load(Ordering::Relaxed)
     }
 
     /// How it ended, once all threads are gone.

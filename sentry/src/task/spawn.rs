@@ -28,6 +28,8 @@ pub struct CloneRequest {
     pub parent_tid: u64,
     /// Where `CLONE_CHILD_SETTID` and `CLONE_CHILD_CLEARTID` store it.
     pub child_tid: u64,
+    /// Where `CLONE_PIDFD` stores the descriptor.
+    pub pidfd: u64,
 }
 
 /// Woken when a vforked child has released its parent.
@@ -58,6 +60,7 @@ impl CloneRequest {
             tls: 0,
             parent_tid: 0,
             child_tid: 0,
+            pidfd: 0,
         }
     }
 
@@ -73,6 +76,7 @@ impl CloneRequest {
             && !(has(CloneFlags::CLONE_SIGHAND) && has(CloneFlags::CLONE_CLEAR_SIGHAND))
             && !(has(CloneFlags::CLONE_FS) && has(CloneFlags::CLONE_NEWNS))
             && !(has(CloneFlags::CLONE_PIDFD) && has(CloneFlags::CLONE_DETACHED))
+            && !(has(CloneFlags::CLONE_PIDFD) && has(CloneFlags::CLONE_THREAD))
             && (self.exit_signal == 0 || abi::signals::Signal::new(self.exit_signal).is_some());
         if valid { Ok(()) } else { Err(EINVAL) }
     }
@@ -96,6 +100,7 @@ impl Task {
     pub async fn clone_task(self: &Arc<Self>, request: &CloneRequest) -> CallResult<Pid> {
         let child = self.spawn(request).await?;
         let tid = child.tid();
+        self.store_pidfd(request, &child);
         let vfork = request.flags.contains(CloneFlags::CLONE_VFORK).then(|| child.expect_vfork());
         self.kernel.executor.spawn(child.run());
         if let Some(done) = vfork {
@@ -230,6 +235,20 @@ impl Task {
         group.nice.store(self.group.nice.load(Ordering::Relaxed), Ordering::Relaxed);
         group.dumpable.store(self.group.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         group
+    }
+
+    /// `CLONE_PIDFD`. As with the numbers, the child exists already: what cannot be stored is not an error any more.
+    fn store_pidfd(&self, request: &CloneRequest, child: &Self) {
+        if !request.flags.contains(CloneFlags::CLONE_PIDFD) {
+            return;
+        }
+        let file = crate::fs::pidfd::new_pidfd(Arc::clone(&child.group), 0, &self.credentials());
+        let limit = self.group.limits.soft(Resource::OpenFiles);
+        if let Ok(fd) = self.files().install_from(0, file, crate::vfs::FdFlags::CLOEXEC, limit)
+            && self.write_value(request.pidfd, &fd).is_err()
+        {
+            drop(self.files().remove(fd));
+        }
     }
 
     /// Stores the new ID where the flags want it. As on Linux, a bad address is not an error.

@@ -117,6 +117,9 @@ impl ProcessTable {
     /// Removes a process that nobody waits for any more.
     pub(crate) fn remove_group(&self, pid: Pid) {
         let removed = self.numbers.lock().groups.remove(&pid);
+        if let Some(group) = &removed {
+            group.reaped.store(true, Ordering::Relaxed);
+        }
         drop(removed);
     }
 

@@ -138,7 +138,9 @@ const ARCH_SET_FS: u64 = 0x1002;
 /// Advice that concerns the caller's own pages only (`man 2 madvise`): not `MADV_REMOVE`, which reaches
 /// the file, nor memory-failure injection, nor page merging, which leaks what others' pages hold.
 fn is_harmless_advice(advice: u64) -> bool {
-    const ALLOWED: [i32; 16] = [
+    const ALLOWED: [i32; 18] = [
+        libc::MADV_DONTFORK,
+        libc::MADV_DOFORK,
         libc::MADV_NORMAL,
         libc::MADV_RANDOM,
         libc::MADV_SEQUENTIAL,

@@ -45,6 +45,8 @@ pub struct Subject {
     facts: Arc<Facts>,
     group: Arc<ThreadGroup>,
     view: View,
+    /// The number it was looked up by: the process's, or one of its threads'.
+    asked: Pid,
 }
 
 impl Subject {
@@ -53,7 +55,7 @@ impl Subject {
         let processes = &facts.kernel.processes;
         let by_thread = || processes.task(pid).map(|task| Arc::clone(&task.group));
         let group = processes.group(pid).or_else(by_thread)?;
-        Some(Self { facts: Arc::clone(facts), group, view: View::Process })
+        Some(Self { facts: Arc::clone(facts), group, view: View::Process, asked: pid })
     }
 
     /// A thread of the same process.
@@ -76,9 +78,15 @@ impl Subject {
     /// Its number.
     fn number(&self) -> Pid {
         match self.view {
-            View::Process => self.group.pid,
+            View::Process => self.asked,
             View::Thread(tid) => tid,
         }
+    }
+
+    /// The very thread whose number was asked for; `None` if it has ended (a first thread before the others).
+    fn own_task(&self) -> Option<Arc<Task>> {
+        let number = self.number();
+        self.group.tasks().into_iter().find(|task| task.tid() == number)
     }
 
     /// `comm` and credentials, also of a zombie.

@@ -81,7 +81,7 @@ pub(super) fn stat(subject: &Subject, reader: &Reader) -> SysResult<Vec<u8>> {
     let group = &subject.group;
     let task = subject.task().ok();
     let permitted = subject.is_accessible(reader);
-    let state = state_of(subject, task.as_ref());
+    let state = state_of(subject, subject.own_task().as_ref());
     let times = match (&task, subject.view) {
         (Some(task), View::Thread(_)) => task.cpu_times(),
         _ => group.cpu_times(),

@@ -24,7 +24,7 @@ const fn state_name(state: TaskState) -> &'static str {
 pub(super) fn status(subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> {
     let (name, credentials) = subject.identity()?;
     let task = subject.task().ok();
-    let state = state_of(subject, task.as_ref());
+    let state = state_of(subject, subject.own_task().as_ref());
     let mut head = b"Name:\t".to_vec();
     head.extend_from_slice(&super::escape(&name, b"\n\\"));
     let mut text = String::from("\n");
