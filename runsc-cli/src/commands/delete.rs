@@ -14,7 +14,7 @@ use super::Context;
 use crate::container::hooks;
 use crate::container::id::ContainerId;
 use crate::container::process_identity::ProcessIdentity;
-use crate::container::store::{ContainerState, DOES_NOT_EXIST, Entry, Status};
+use crate::container::store::{ContainerState, Entry, Status, does_not_exist};
 use crate::failure::Failure;
 
 /// The end of a pid namespace takes the time to reap all that was in it.
@@ -42,7 +42,7 @@ impl Delete {
 
     fn delete(&self, context: &Context, id: &ContainerId) -> Result<(), Failure> {
         let Some(entry) = context.store.lock(id)? else {
-            return if self.force { Ok(()) } else { Err(Failure::new(DOES_NOT_EXIST)) };
+            return if self.force { Ok(()) } else { Err(does_not_exist(id)) };
         };
         let state = match entry.read() {
             Err(failure) if self.force => {
@@ -53,7 +53,7 @@ impl Delete {
         };
         match state.as_ref().map(ContainerState::status) {
             _ if self.force => {}
-            None => return Err(Failure::new(DOES_NOT_EXIST)),
+            None => return Err(does_not_exist(id)),
             // As runc: a container that was never started may go at once.
             Some(Status::Stopped | Status::Created) => {}
             Some(status) => {

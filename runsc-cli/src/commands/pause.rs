@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Context;
 use crate::container::id::ContainerId;
-use crate::container::store::{DOES_NOT_EXIST, Status};
+use crate::container::store::{Status, does_not_exist};
 use crate::failure::Failure;
 use crate::sandbox::client::Client;
 use crate::sandbox::control::Call;
@@ -27,8 +27,8 @@ impl Pause {
 /// Pauses or resumes.
 pub fn change(context: &Context, id: &str, paused: bool) -> Result<(), Failure> {
     let id = ContainerId::new(id)?;
-    let entry = context.store.lock(&id)?.ok_or_else(|| Failure::new(DOES_NOT_EXIST))?;
-    let mut state = entry.read()?.ok_or_else(|| Failure::new(DOES_NOT_EXIST))?;
+    let entry = context.store.lock(&id)?.ok_or_else(|| does_not_exist(&id))?;
+    let mut state = entry.read()?.ok_or_else(|| does_not_exist(&id))?;
     let allowed = match state.status() {
         Status::Running | Status::Created => paused,
         Status::Paused => !paused,

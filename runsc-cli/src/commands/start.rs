@@ -15,7 +15,7 @@ use sentry::spec::ProcessSpec;
 use super::Context;
 use crate::container::hooks;
 use crate::container::id::ContainerId;
-use crate::container::store::{ContainerState, DOES_NOT_EXIST, Entry, Phase, Status};
+use crate::container::store::{ContainerState, Entry, Phase, Status, does_not_exist};
 use crate::container::translate::text;
 use crate::failure::{Attempt, Failure};
 use crate::sandbox::client::Client;
@@ -33,8 +33,8 @@ impl Start {
     /// Starts it.
     pub fn run(self, context: &Context) -> Result<i32, Failure> {
         let id = ContainerId::new(&self.id)?;
-        let entry = context.store.lock(&id)?.ok_or_else(|| Failure::new(DOES_NOT_EXIST))?;
-        let mut state = entry.read()?.ok_or_else(|| Failure::new(DOES_NOT_EXIST))?;
+        let entry = context.store.lock(&id)?.ok_or_else(|| does_not_exist(&id))?;
+        let mut state = entry.read()?.ok_or_else(|| does_not_exist(&id))?;
         match state.status() {
             Status::Created => {}
             Status::Stopped => return Err(Failure::new("cannot start a container that has stopped")),

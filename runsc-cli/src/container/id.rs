@@ -23,7 +23,11 @@ impl ContainerId {
             && text.chars().all(allowed)
             && text != "."
             && text != "..";
-        if valid { Ok(Self(text.to_owned())) } else { Err(Failure::new("invalid container ID format")) }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Failure::new(format!("invalid container ID format: {text:?}")))
+        }
     }
 
     /// Its text.

@@ -37,8 +37,10 @@ const CONTROL_SOCKET: &str = "control.sock";
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
-/// runc's words, which shims look for.
-pub const DOES_NOT_EXIST: &str = "container does not exist";
+/// runc's words, which shims look for, and the container.
+pub fn does_not_exist(id: &ContainerId) -> Failure {
+    Failure::new(format!("container does not exist: {id}"))
+}
 
 /// One container's record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -190,12 +192,12 @@ impl Store {
             let Some(entry) = Entry::lock(&directory, Duration::ZERO)? else {
                 // Removed between two lines, or locked: then it exists.
                 if directory.exists() {
-                    return Err(exists());
+                    return Err(exists(id));
                 }
                 continue;
             };
             if directory.join(STATE).exists() {
-                return Err(exists());
+                return Err(exists(id));
             }
             return Ok(entry);
         }
@@ -226,7 +228,7 @@ impl Store {
 
     /// The record of a container that must exist.
     pub fn require(&self, id: &ContainerId) -> Result<ContainerState, Failure> {
-        self.read(id)?.ok_or_else(|| Failure::new(DOES_NOT_EXIST))
+        self.read(id)?.ok_or_else(|| does_not_exist(id))
     }
 
     /// All records, by id. Containers that are vanishing are left out.
@@ -256,8 +258,8 @@ impl Store {
     }
 }
 
-fn exists() -> Failure {
-    Failure::new("container with given ID already exists")
+fn exists(id: &ContainerId) -> Failure {
+    Failure::new(format!("container with given ID already exists: {id}"))
 }
 
 fn open_directory(path: &Path) -> io::Result<File> {
