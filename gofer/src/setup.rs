@@ -61,7 +61,7 @@ pub enum SetupError {
     #[error("cannot {step}: {error}")]
     Privileges { step: &'static str, error: Errno },
     #[error("cannot install the system call filter: {0}")]
-    Filter(#[from] seccompiler::Error),
+    Filter(#[from] allowlist::Error),
 }
 
 /// Does everything above. On return the process can do no more than serve.

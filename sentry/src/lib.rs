@@ -10,6 +10,7 @@ pub mod freezer;
 pub mod fs;
 pub mod futex;
 pub mod kernel;
+pub mod lockdown;
 pub mod memory;
 pub mod reactor;
 pub mod sandbox;

@@ -3,12 +3,15 @@
 //! Key types: [`BootData`] (what `start.rs` sends), [`BootReply`] (what it gets back).
 //! Neighbours: `start.rs` makes the process and its namespaces; `kernel.rs` does the work; `control.rs` serves.
 //! Invariants: nothing of the host's file system is reachable once `enter_empty_root` has returned; the process is init
-//! of its pid namespace, so whatever it has forked dies with it; it ends with the status of the container's first process.
+//! of its pid namespace, so whatever it has forked dies with it; it ends with the status of the container's first process;
+//! a panic of any thread ends it at once with status 125 and a message.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -67,7 +70,7 @@ pub struct BootReply {
 enum ConfineError {
     #[error("taking the sandbox's user id: {0}")]
     Credentials(#[source] io::Error),
-    #[error("raising the limit of open files: {0}")]
+    #[error("setting limits of open files and core dumps: {0}")]
     Limits(#[source] io::Error),
     #[error("becoming session leader: {0}")]
     Session(#[source] io::Error),
@@ -75,6 +78,15 @@ enum ConfineError {
     Terminal(#[source] io::Error),
     #[error("entering an empty root: {0}")]
     Root(#[source] io::Error),
+    #[error("listing the open descriptors: {0}")]
+    Descriptors(#[source] io::Error),
+    #[error(
+        "descriptor {0} is a directory of the host, which a sandbox must not hold; start the container with files, pipes \
+         or a terminal as its standard streams"
+    )]
+    LeakedDirectory(String),
+    #[error("closing the process to others: {0}")]
+    Dumpable(#[source] io::Error),
 }
 
 /// `runsc boot COUNT`: never returns.
@@ -104,7 +116,23 @@ fn die_of_panics() {
     }));
 }
 
+/// Makes a panic of any thread the end of the whole process: what the others would go on with is in no known state.
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        static FIRST: AtomicBool = AtomicBool::new(true);
+        let thread = thread::current();
+        let message = format!("the sentry panicked in thread {}: {panic}", thread.name().unwrap_or("?"));
+        eprintln!("runsc: {message}");
+        // Should the log be what panics, it is not asked twice.
+        if FIRST.swap(false, Ordering::SeqCst) {
+            tracing::error!("{message}");
+        }
+        std::process::exit(125);
+    }));
+}
+
 fn run(descriptors: Vec<OwnedFd>) -> i32 {
+    end_on_panic();
     die_of_panics();
     let Some((channel, listener, gofer, log, rest)) = split(descriptors) else {
         return complain("boot: descriptors are missing");
@@ -163,7 +191,11 @@ fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<San
         (ProcessStdio::Files(files), None)
     };
     become_nobody(terminal.as_ref(), drop_groups).map_err(|error| internal(error.to_string()))?;
+    refuse_directories().map_err(|error| internal(error.to_string()))?;
     let early = prepare_kernel(spec.platform)?;
+    // The platform has made the first stub, which the sentry must be able to look into. The sentry itself is nobody's.
+    nix::sys::prctl::set_dumpable(false)
+        .map_err(|error| internal(ConfineError::Dumpable(error.into()).to_string()))?;
     hide().map_err(|error| internal(error.to_string()))?;
     if die_with_caller {
         // After the change of ids, which would clear it. A caller that has died before this line is noticed when the
@@ -192,11 +224,25 @@ fn become_nobody(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), Co
     // The kernel needs a descriptor for each file that applications map or keep open.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| ConfineError::Limits(e.into()))?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(|e| ConfineError::Limits(e.into()))?;
+    // Neither the sentry's memory nor an application's is the host's to keep.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|e| ConfineError::Limits(e.into()))?;
     nix::unistd::setsid().map_err(|e| ConfineError::Session(e.into()))?;
     if let Some(terminal) = terminal {
         spawn::control_terminal(terminal.as_fd()).map_err(ConfineError::Terminal)?;
     }
     Ok(())
+}
+
+/// An open directory is a way to the host that no empty root closes.
+fn refuse_directories() -> Result<(), ConfineError> {
+    let listed: Vec<PathBuf> = std::fs::read_dir("/proc/self/fd")
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(ConfineError::Descriptors)?;
+    // The listing's own descriptor is closed by now, and so is not found.
+    match listed.iter().find(|path| std::fs::metadata(path).is_ok_and(|file| file.is_dir())) {
+        Some(leaked) => Err(ConfineError::LeakedDirectory(leaked.display().to_string())),
+        None => Ok(()),
+    }
 }
 
 fn hide() -> Result<(), ConfineError> {

@@ -46,7 +46,7 @@ pub fn start_error(error: &StartError) -> ControlError {
         StartError::ProgramNotExecutable(..) => ErrorKind::ProgramNotExecutable,
         StartError::Invalid(_) => ErrorKind::Invalid,
         StartError::Ended => ErrorKind::NotFound,
-        StartError::Failed(..) => ErrorKind::Internal,
+        StartError::Failed(..) | StartError::Confinement(_) => ErrorKind::Internal,
     };
     ControlError::new(kind, error.to_string())
 }

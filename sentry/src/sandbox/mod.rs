@@ -24,6 +24,7 @@ use platform::Platform;
 
 use crate::fs::proc::HostMachine;
 use crate::kernel::{Kernel, SyscallTable};
+use crate::lockdown;
 use crate::spec::{ProcessSpec, SandboxSpec, WindowSize};
 use crate::strace::Strace;
 use crate::task::{CpuTimes, ExitStatus, Pid, TASKS_MAX, Task, TaskState, ThreadGroup};
@@ -71,7 +72,9 @@ pub struct ProcessLine {
 }
 
 impl Sandbox {
-    /// Boots a kernel and loads the first process, which waits for [`Sandbox::start`].
+    /// Boots a kernel, confines the process for good, and loads the first process, which waits for [`Sandbox::start`].
+    ///
+    /// To be called on the process's only thread.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -81,12 +84,14 @@ impl Sandbox {
         system_calls: &'static dyn SyscallTable,
         ends: HostEnds,
     ) -> Result<Arc<Self>, StartError> {
+        lockdown::drop_capabilities()?;
         let tasks = spec.limits.tasks.and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(TASKS_MAX);
         let kernel = Kernel::new(platform, system_calls, tasks, spec.strace.clone().map(Strace::new))
             .map_err(|e| StartError::host("kernel", e))?;
         crate::tty::register(&kernel);
         mounts::register(&kernel, spec, ends.machine);
         run_threads(&kernel)?;
+        lockdown::allow_only(&*kernel.platform)?;
         let (namespace, plan) = mounts::root(spec, ends.gofer)?;
         let sandbox =
             Arc::new(Self { kernel, namespace, waiting: Mutex::new(None), started: Mutex::default() });

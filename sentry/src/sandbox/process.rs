@@ -44,6 +44,9 @@ pub enum StartError {
     /// A part of the kernel could not be made.
     #[error("making the {0}: {1}")]
     Failed(&'static str, Errno),
+    /// The sentry cannot confine itself, and so runs nothing.
+    #[error(transparent)]
+    Confinement(#[from] crate::lockdown::LockdownError),
     /// The container has ended.
     #[error("the container has ended")]
     Ended,

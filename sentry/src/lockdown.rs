@@ -1,0 +1,75 @@
+//! What the sentry gives up before it touches anything of an application's: capabilities, and all host system calls but
+//! those in [`rows`].
+//!
+//! [`drop_capabilities`] first, while there is one thread (capabilities are a thread's); [`allow_only`] when the threads
+//! run, over all of them and over those they start. Both come before the first process is loaded, so that no byte of an
+//! application's has been looked at by a process that could do more.
+//!
+//! Neighbours: `crate::sandbox` calls both; the platform states its own needs ([`Platform::host_rules`]); namespaces and
+//! the empty root are made by whoever starts the process. `docs/security.md` has the whole picture.
+
+mod rows;
+
+use allowlist::{Row, masked, row, wide};
+use platform::{ArgumentRule, Platform};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs,
+};
+
+/// Why the sentry cannot confine itself.
+#[derive(Debug, thiserror::Error)]
+pub enum LockdownError {
+    #[expect(missing_docs, reason = "the message says it")]
+    #[error("cannot {step}: {error}")]
+    Privileges { step: &'static str, error: rustix::io::Errno },
+    #[expect(missing_docs, reason = "the message says it")]
+    #[error("cannot install the system call filter: {0}")]
+    Filter(#[from] allowlist::Error),
+}
+
+/// Gives up every capability of the calling thread, for good: `capabilities(7)`.
+///
+/// # Errors
+/// The host's.
+pub fn drop_capabilities() -> Result<(), LockdownError> {
+    let failed = |step| move |error| LockdownError::Privileges { step, error };
+    set_no_new_privs(true).map_err(failed("set no_new_privs"))?;
+    clear_ambient_capability_set().map_err(failed("clear the ambient capabilities"))?;
+    // Takes CAP_SETPCAP, so before the others. Numbers that the host does not know are an error that says nothing.
+    for capability in CapabilitySet::all().iter() {
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(failed("empty the bounding set")(error)),
+        }
+    }
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, sets).map_err(failed("drop all capabilities"))
+}
+
+/// Allows this process, all its threads, nothing but the table's calls and the platform's.
+///
+/// # Errors
+/// The host's.
+pub fn allow_only(platform: &dyn Platform) -> Result<(), LockdownError> {
+    Ok(allowlist::install(&all_rows(platform))?)
+}
+
+/// Everything that a sentry on this platform may call.
+pub fn all_rows(platform: &dyn Platform) -> Vec<Row> {
+    let mut rows = rows::rows();
+    rows.extend(allowlist::rust_program());
+    for rule in platform.host_rules() {
+        let conditions: Vec<_> = rule.arguments.iter().map(condition).collect();
+        rows.push(row(rule.call, &conditions, rule.why));
+    }
+    rows
+}
+
+fn condition(rule: &ArgumentRule) -> allowlist::Condition {
+    match u32::try_from(rule.mask) {
+        Ok(_) => masked(rule.index, rule.mask, rule.value),
+        Err(_) => wide(rule.index, rule.mask, rule.value),
+    }
+}

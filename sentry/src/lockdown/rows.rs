@@ -1,0 +1,147 @@
+//! The host system calls that the kernel itself makes once it runs, each with what must hold of its arguments and who
+//! needs it. This is the whole list, to be read and reviewed, together with two others:
+//! [`allowlist::rust_program`] (memory, locks, threads) and the platform's [`platform::Platform::host_rules`].
+//!
+//! Not there on purpose: anything that takes a path, makes a socket, a process or executable memory, changes an
+//! identity, a namespace or a mount. Descriptors come from outside only: inherited, from the gofer, over the control
+//! socket; the kernel itself makes nothing but memory files.
+
+use allowlist::{Row, bits, equal, masked, rare, row, wide};
+
+const MEMORY_FILE_FLAGS: u64 =
+    (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC) as u64;
+/// A pointer argument that must be null.
+const fn null(argument: u8) -> allowlist::Condition {
+    wide(argument, u64::MAX, 0)
+}
+
+/// The table.
+pub fn rows() -> Vec<Row> {
+    [waiting(), files(), sockets(), terminals(), ourselves()].concat()
+}
+
+/// The reactor: timers, host descriptors, host signals.
+fn waiting() -> Vec<Row> {
+    vec![
+        row(libc::SYS_epoll_wait, &[], "the reactor"),
+        row(
+            libc::SYS_epoll_ctl,
+            &[equal(1, bits(libc::EPOLL_CTL_ADD))],
+            "the reactor watches a host descriptor",
+        ),
+        row(libc::SYS_epoll_ctl, &[equal(1, bits(libc::EPOLL_CTL_DEL))], "the reactor forgets it"),
+        row(
+            libc::SYS_timerfd_settime,
+            &[equal(1, bits(libc::TFD_TIMER_ABSTIME))],
+            "the reactor's one timer, set to the earliest deadline",
+        ),
+        row(libc::SYS_poll, &[], "readiness of an inherited stream, without waiting"),
+        row(libc::SYS_rt_sigtimedwait, &[], "signals that are passed on to the container's first process"),
+        rare(
+            libc::SYS_clock_nanosleep,
+            &[],
+            "a pause before accepting again",
+            "only when there are no descriptors left",
+        ),
+    ]
+}
+
+/// Inherited files, files that the gofer opened, memory files. All are descriptors we hold already.
+fn files() -> Vec<Row> {
+    vec![
+        row(libc::SYS_read, &[], "inherited streams, the reactor's timer and signals, messages' bodies"),
+        row(libc::SYS_write, &[], "inherited streams, appending to files, messages' bodies, the log"),
+        row(libc::SYS_pread64, &[], "files"),
+        row(libc::SYS_pwrite64, &[], "files"),
+        row(libc::SYS_lseek, &[], "positions of inherited files, SEEK_DATA and SEEK_HOLE of others"),
+        row(libc::SYS_ftruncate, &[], "a file's size"),
+        row(libc::SYS_fallocate, &[], "a file's space"),
+        row(libc::SYS_fsync, &[], "fsync"),
+        row(libc::SYS_fdatasync, &[], "fdatasync"),
+        row(libc::SYS_fstat, &[], "a file's attributes"),
+        row(
+            libc::SYS_newfstatat,
+            &[equal(3, bits(libc::AT_EMPTY_PATH))],
+            "a file's attributes, where libc's fstat is this",
+        ),
+        row(
+            libc::SYS_memfd_create,
+            &[masked(1, !MEMORY_FILE_FLAGS, 0)],
+            "shared memory, tmpfs, memfd_create; no huge pages",
+        ),
+        row(libc::SYS_fcntl, &[equal(1, bits(libc::F_GETFL))], "how an inherited file was opened"),
+        row(libc::SYS_fcntl, &[equal(1, bits(libc::F_DUPFD_CLOEXEC))], "a further descriptor of a file"),
+        row(libc::SYS_fcntl, &[equal(1, bits(libc::F_ADD_SEALS))], "seals of a memory file"),
+        row(libc::SYS_fcntl, &[equal(1, bits(libc::F_GET_SEALS))], "seals of a memory file"),
+        row(libc::SYS_close, &[], "the last use of a file"),
+    ]
+}
+
+/// The gofer's and the control socket. There is no call that makes or connects one.
+fn sockets() -> Vec<Row> {
+    vec![
+        row(libc::SYS_sendmsg, &[equal(2, bits(libc::MSG_NOSIGNAL))], "requests to the gofer, answers"),
+        row(
+            libc::SYS_recvmsg,
+            &[equal(2, bits(libc::MSG_CMSG_CLOEXEC))],
+            "the gofer's replies, control requests, descriptors with both",
+        ),
+        row(
+            libc::SYS_accept4,
+            &[equal(3, bits(libc::SOCK_CLOEXEC))],
+            "the control socket, the only one that listens",
+        ),
+        row(
+            libc::SYS_sendto,
+            &[equal(3, bits(libc::MSG_NOSIGNAL)), null(4)],
+            "an answer's rest, over a connected socket",
+        ),
+    ]
+}
+
+/// The terminals that containers' processes were started on. Not there: `TIOCSTI`, `TIOCLINUX` and the like, by which
+/// whoever holds a terminal acts as its user.
+fn terminals() -> Vec<Row> {
+    let ioctl = |request: libc::c_ulong, why| row(libc::SYS_ioctl, &[equal(1, request)], why);
+    vec![
+        ioctl(libc::TCGETS, "a terminal's modes; whether a file is one"),
+        ioctl(libc::TCSETS, "a terminal's modes"),
+        ioctl(libc::TCSETSW, "a terminal's modes"),
+        ioctl(libc::TCSETSF, "a terminal's modes"),
+        ioctl(libc::TIOCGWINSZ, "a terminal's size"),
+        ioctl(libc::TIOCSWINSZ, "a terminal's size"),
+    ]
+}
+
+/// Asking about, and ending, this process.
+fn ourselves() -> Vec<Row> {
+    vec![
+        row(libc::SYS_getrandom, &[], "AT_RANDOM, /dev/urandom, hash tables' keys"),
+        row(libc::SYS_sysinfo, &[], "the host's memory: sysinfo, tmpfs's default size"),
+        row(
+            libc::SYS_prlimit64,
+            &[equal(0, 0), null(2)],
+            "our own limit of descriptors, looked at and never changed",
+        ),
+        row(libc::SYS_prctl, &[equal(0, bits(libc::PR_SET_NAME))], "threads' names"),
+        row(libc::SYS_getpid, &[], "abort"),
+        rare(
+            libc::SYS_tgkill,
+            &[equal(2, bits(libc::SIGABRT))],
+            "abort",
+            "only a panic within a panic, or memory that ran out",
+        ),
+        rare(
+            libc::SYS_rt_sigaction,
+            &[equal(0, bits(libc::SIGABRT))],
+            "abort",
+            "only a panic within a panic, or memory that ran out",
+        ),
+        rare(
+            libc::SYS_rt_sigaction,
+            &[equal(0, bits(libc::SIGSEGV))],
+            "the standard library's message about a stack overflow",
+            "only after a stack overflow",
+        ),
+    ]
+}
