@@ -16,6 +16,8 @@ const THREAD: u64 = bits(
 );
 /// The signal by which glibc tells all threads to change user (`SIGSETXID`).
 const SETXID: u64 = 33;
+/// `MADV_GUARD_INSTALL` of linux/mman.h.
+const GUARD_INSTALL: u64 = 102;
 const EXEC: u64 = bits(libc::PROT_EXEC);
 
 /// The rows. No memory ever becomes executable, and nothing but a thread is ever started.
@@ -32,6 +34,12 @@ pub fn rust_program() -> Vec<Row> {
             &[equal(2, bits(libc::MADV_DONTNEED))],
             "a thread's end",
             "only stacks glibc keeps",
+        ),
+        rare(
+            libc::SYS_madvise,
+            &[equal(2, GUARD_INSTALL)],
+            "stacks' guard pages",
+            "only in glibc 2.42 and later",
         ),
         row(libc::SYS_clone, &[wide(0, u64::MAX, THREAD)], "a thread"),
         row(libc::SYS_clone3, &[], "answered ENOSYS by a filter of its own, so that glibc takes clone"),

@@ -7,8 +7,8 @@
 
 use std::os::fd::RawFd;
 
-use allowlist::{bits, equal, masked, rare, row, rust_program};
 pub use allowlist::{Row, install};
+use allowlist::{bits, equal, masked, rare, row, rust_program};
 
 use crate::DeviceNodes;
 
@@ -85,7 +85,12 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
     ];
     rows.extend(special_files(facts));
     rows.extend(rust_program());
-    rows.push(rare(libc::SYS_write, &[equal(0, 2)], "messages to standard error", "only when something is wrong"));
+    rows.push(rare(
+        libc::SYS_write,
+        &[equal(0, 2)],
+        "messages to standard error",
+        "only when something is wrong",
+    ));
     rows
 }
 

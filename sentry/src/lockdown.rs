@@ -53,7 +53,22 @@ pub fn drop_capabilities() -> Result<(), LockdownError> {
 /// # Errors
 /// The host's.
 pub fn allow_only(platform: &dyn Platform) -> Result<(), LockdownError> {
+    settle_allocator();
     Ok(allowlist::install(&all_rows(platform))?)
+}
+
+/// glibc's allocator looks into `/proc/sys/vm/overcommit_memory` the first time a thread's heap could shrink, and never
+/// again. This lets it look now (and find nothing, the root being empty): later it would be the end of us.
+fn settle_allocator() {
+    /// Less than what malloc maps separately, more than what it keeps without a look at the heap's end; together
+    /// more than its trim threshold. See malloc/arena.c, `heap_trim`.
+    const BLOCK: usize = 96 << 10;
+    const BLOCKS: usize = 16;
+    let grow_and_shrink = || {
+        drop(std::hint::black_box(std::array::from_fn::<_, BLOCKS, _>(|_| Vec::<u8>::with_capacity(BLOCK))))
+    };
+    // Not the first thread: its heap is another. A host that gives no thread will be noticed soon enough.
+    drop(std::thread::Builder::new().spawn(grow_and_shrink).map(std::thread::JoinHandle::join));
 }
 
 /// Everything that a sentry on this platform may call.

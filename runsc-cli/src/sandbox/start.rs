@@ -304,7 +304,8 @@ fn fork_sentry(creation: &Creation<'_>, descriptors: &[BorrowedFd<'_>]) -> Resul
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
     let child = match &creation.plan.namespaces.network {
         NetworkNamespace::Join(path) => {
             in_network_namespace(path, || fork(boot::ROLE, descriptors, namespaces))?
