@@ -284,10 +284,11 @@ fn fork_gofer(
             (false, true) => UserNamespace::Inherited,
             (false, false) => UserNamespace::Mapped,
         };
-    let namespaces = match user_namespace {
-        UserNamespace::Inherited => CloneFlags::empty(),
-        UserNamespace::OnlyCaller | UserNamespace::Mapped => CloneFlags::CLONE_NEWUSER,
-    };
+    // Nothing that it serves is named in these: sockets it connects to have paths.
+    let mut namespaces = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET;
+    if user_namespace != UserNamespace::Inherited {
+        namespaces |= CloneFlags::CLONE_NEWUSER;
+    }
     let child = fork(gofer::ROLE, descriptors, namespaces)?;
     match user_namespace {
         UserNamespace::Inherited => {}
