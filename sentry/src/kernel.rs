@@ -139,11 +139,7 @@ impl Kernel {
     /// Bytes that applications have mapped and may write, an upper bound of what they use.
     pub fn mapped_memory(&self) -> u64 {
         let groups = self.processes.groups();
-        groups.iter().filter_map(|group| group.leader()).fold(0, |sum, task| {
-            let regions = task.memory().regions();
-            let writable = regions.iter().filter(|region| region.protection.write);
-            sum + writable.map(crate::memory::Region::length).sum::<u64>()
-        })
+        groups.iter().filter_map(|group| group.leader()).map(|task| task.memory().writable_bytes()).sum()
     }
 
     /// How init ended, once it has.

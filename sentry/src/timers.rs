@@ -1,5 +1,7 @@
 //! Timers of a process: `setitimer`, `alarm`, `timer_create`.
 //!
+//! Also what enforces `RLIMIT_CPU`.
+//!
 //! A [`ClockTimer`] counts on one clock and tells one [`Recipient`]. By a host clock it fires when it is due; by a
 //! CPU clock it is *looked at* when it could be due at the earliest, and set again for what is left.
 //! [`ProcessTimers`] are a process's interval timers and its POSIX timers by number.
@@ -13,14 +15,14 @@ use std::sync::{Arc, Weak};
 
 use abi::errno::{EAGAIN, EINVAL, SysResult};
 use abi::signal_info::SigInfo;
-use abi::signals::{SIGALRM, SIGPROF, SIGVTALRM, Signal};
+use abi::signals::{SIGALRM, SIGPROF, SIGVTALRM, SIGXCPU, Signal};
 use abi::time::TimerSetting;
 use parking_lot::Mutex;
 
 use crate::executor::Executor;
 use crate::kernel::Kernel;
 use crate::task::{Pid, Resource, Task, ThreadGroup};
-use crate::time::{Clock, CpuPart, HostClock, Instant, Timer, TimerTarget, Timers};
+use crate::time::{Clock, CpuPart, HostClock, Instant, SECOND_NS, Timer, TimerTarget, Timers};
 
 /// POSIX timers of one process at most, whatever its `RLIMIT_SIGPENDING`.
 pub const POSIX_TIMERS_MAX: usize = 4096;
@@ -80,7 +82,13 @@ pub enum Notification {
 
 enum Recipient {
     Interval(Weak<ThreadGroup>, Signal),
-    Posix { group: Weak<ThreadGroup>, id: i32, notification: Notification },
+    /// `RLIMIT_CPU`: `SIGXCPU` every second beyond the soft limit, death at the hard one.
+    CpuLimit(Weak<ThreadGroup>),
+    Posix {
+        group: Weak<ThreadGroup>,
+        id: i32,
+        notification: Notification,
+    },
 }
 
 /// Whether somebody takes a timer's signals.
@@ -295,6 +303,18 @@ impl ClockTimer {
                 let _ = group.send_signal(*signal, SigInfo::kernel(*signal));
                 hearing(is_pending, &group, *signal)
             }
+            Recipient::CpuLimit(group) => {
+                let Some(group) = group.upgrade().filter(|group| !group.is_exiting()) else {
+                    return Hearing::Gone;
+                };
+                let hard_ns = group.limits.get(Resource::Cpu).hard.saturating_mul(SECOND_NS);
+                if self.clock.now_ns() >= hard_ns {
+                    group.kill();
+                    return Hearing::Gone;
+                }
+                let _ = group.send_signal(SIGXCPU, SigInfo::kernel(SIGXCPU));
+                Hearing::Heard
+            }
             Recipient::Posix { group, id, notification } => {
                 let Some(group) = group.upgrade().filter(|group| !group.is_exiting()) else {
                     return Hearing::Gone;
@@ -417,6 +437,7 @@ impl TimerTarget for Look {
 #[derive(Default)]
 struct Owned {
     interval: [Option<Arc<ClockTimer>>; 3],
+    cpu_limit: Option<Arc<ClockTimer>>,
     posix: BTreeMap<i32, Arc<ClockTimer>>,
     next_id: i32,
 }
@@ -470,6 +491,25 @@ impl ThreadGroup {
             ClockTimer::new(which.clock(self), recipient, Host::of(kernel))
         });
         Arc::clone(timer)
+    }
+
+    /// Begins to enforce `RLIMIT_CPU` as it is now. To be called when the limit has changed or was inherited.
+    pub fn enforce_cpu_limit(self: &Arc<Self>, kernel: &Kernel) {
+        let soft = self.limits.soft(Resource::Cpu);
+        let timer = {
+            let mut owned = self.timers.owned.lock();
+            if soft == u64::MAX && owned.cpu_limit.is_none() {
+                return;
+            }
+            let place = &mut owned.cpu_limit;
+            Arc::clone(place.get_or_insert_with(|| {
+                let clock = Clock::Process(Arc::downgrade(self), CpuPart::All);
+                ClockTimer::new(clock, Recipient::CpuLimit(Arc::downgrade(self)), Host::of(kernel))
+            }))
+        };
+        // As on Linux, 0 means one second, so that 0 does not mean "none".
+        let value_ns = if soft == u64::MAX { 0 } else { soft.max(1).saturating_mul(SECOND_NS) };
+        timer.set(TimerSetting { value_ns, interval_ns: SECOND_NS }, SetFrom::Origin);
     }
 
     /// Makes a POSIX timer, not set; returns its number.
@@ -535,7 +575,7 @@ mod tests {
         let host = Host { timers: Timers::new().unwrap(), executor: None };
         let recipient = Recipient::Interval(Weak::new(), SIGALRM);
         let timer = ClockTimer::new(Clock::Host(HostClock::CLOCK_REALTIME), recipient, host);
-        let hour_ns = 3600 * crate::time::SECOND_NS;
+        let hour_ns = 3600 * SECOND_NS;
         let setting = TimerSetting { value_ns: hour_ns, interval_ns: 5 };
         assert_eq!(timer.set(setting, SetFrom::Now), TimerSetting::default());
         let shown = timer.set(TimerSetting::default(), SetFrom::Now);

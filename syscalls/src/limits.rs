@@ -5,15 +5,14 @@ use std::sync::atomic::Ordering;
 
 use abi::capabilities::CAP_SYS_RESOURCE;
 use abi::errno::{EINVAL, EPERM, ESRCH, SysResult};
-use abi::process::{RLIM_NLIMITS, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit, Rusage};
+use abi::process::{RLIM_NLIMITS, RLIMIT_CPU, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit, Rusage};
 use abi::time::Timeval;
 use abi::user::UserAddress;
 use sentry::task::{CpuTimes, Limit, Privilege, Task};
 
 use crate::table::{Entry, Support, call};
 
-const ENFORCED: Support =
-    Support::Partial("RLIMIT_CPU, RLIMIT_RSS and RLIMIT_RTTIME are kept and reported only");
+const ENFORCED: Support = Support::Partial("RLIMIT_RSS and RLIMIT_RTTIME are kept and reported only");
 
 /// The calls of this file.
 pub const CALLS: &[Entry] = &[
@@ -24,7 +23,7 @@ pub const CALLS: &[Entry] = &[
         GETRUSAGE,
         sys_getrusage,
         now 2,
-        Support::Partial("page faults, blocks and context switches are 0")
+        Support::Partial("page faults, blocks and context switches are 0; ru_maxrss is the most writable memory seen mapped")
     ),
 ];
 
@@ -40,6 +39,15 @@ fn privilege(task: &Task) -> Privilege {
     if task.credentials().can(CAP_SYS_RESOURCE) { Privilege::Privileged } else { Privilege::Ordinary }
 }
 
+/// Changes a limit of a task's process on behalf of another; returns the old one.
+fn change(task: &Task, target: &Task, resource: u32, limit: Limit) -> SysResult<Limit> {
+    let before = target.group.limits.change(resource, limit, privilege(task))?;
+    if resource == RLIMIT_CPU {
+        target.group.enforce_cpu_limit(&task.kernel);
+    }
+    Ok(before)
+}
+
 /// `getrlimit(2)` <https://man7.org/linux/man-pages/man2/getrlimit.2.html>
 pub fn sys_getrlimit(task: &Arc<Task>, resource: u32, limit: UserAddress) -> SysResult<()> {
     let found = task.group.limits.get_raw(resource)?;
@@ -49,7 +57,7 @@ pub fn sys_getrlimit(task: &Arc<Task>, resource: u32, limit: UserAddress) -> Sys
 /// `setrlimit(2)` <https://man7.org/linux/man-pages/man2/getrlimit.2.html>
 pub fn sys_setrlimit(task: &Arc<Task>, resource: u32, limit: UserAddress) -> SysResult<()> {
     let limit = limit_of(task.read_value(limit.address())?);
-    task.group.limits.change(resource, limit, privilege(task))?;
+    change(task, task, resource, limit)?;
     Ok(())
 }
 
@@ -73,10 +81,9 @@ pub fn sys_prlimit64(
     if !Arc::ptr_eq(&target, task) && !may_limit(task, &target) {
         return Err(EPERM);
     }
-    let limits = &target.group.limits;
     let before = match limit {
-        Some(limit) => limits.change(resource, limit, privilege(task))?,
-        None => limits.get_raw(resource)?,
+        Some(limit) => change(task, &target, resource, limit)?,
+        None => target.group.limits.get_raw(resource)?,
     };
     if old.is_null() { Ok(()) } else { task.write_value(old.address(), &raw_of(before)) }
 }
@@ -92,7 +99,9 @@ fn may_limit(task: &Task, target: &Task) -> bool {
 /// `getrusage(2)` <https://man7.org/linux/man-pages/man2/getrusage.2.html>
 pub fn sys_getrusage(task: &Arc<Task>, who: i32, usage: UserAddress) -> SysResult<()> {
     let group = &task.group;
-    let peak = group.peak_resident.load(Ordering::Relaxed);
+    // What is mapped and writable is the closest that is known of what is resident.
+    let mapped = task.memory().writable_bytes();
+    let peak = group.peak_resident.fetch_max(mapped, Ordering::Relaxed).max(mapped);
     let (times, peak) = match who {
         RUSAGE_SELF => (group.cpu_times(), peak),
         RUSAGE_CHILDREN => (*group.child_times.lock(), 0),

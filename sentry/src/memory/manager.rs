@@ -167,6 +167,12 @@ impl MemoryManager {
         self.space.lock().regions.total()
     }
 
+    /// Bytes mapped that may be written.
+    pub fn writable_bytes(&self) -> u64 {
+        let space = self.space.lock();
+        space.regions.iter().filter(|region| region.protection.write).map(Region::length).sum()
+    }
+
     /// Where the program break began, and where it is.
     pub fn program_break(&self) -> (u64, u64) {
         let space = self.space.lock();

@@ -70,6 +70,7 @@ pub(super) async fn make(
     let context = new_space(kernel).await.map_err(|e| StartError::Failed("address space", e))?;
     let tid = kernel.processes.allocate().map_err(|e| StartError::Failed("process", e))?;
     let group = ThreadGroup::new(tid, Arc::<SignalHandlers>::default(), limits(spec), SIGCHLD.number());
+    group.enforce_cpu_limit(kernel);
     let memory = MemoryManager::new(kernel.platform.layout(), 0);
     memory.enter();
     let task = Task::new(
