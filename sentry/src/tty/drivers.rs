@@ -150,7 +150,7 @@ pub fn attach_host_terminal(
         terminal.close_master();
         return Err(error);
     }
-    if let Some(size) = size {
+    if let Some(size) = size.filter(|size| *size != WindowSize::default()) {
         terminal.resize(size);
     }
     let inode = instance.slave(terminal.number()).ok_or(ENXIO)?;

@@ -2,7 +2,8 @@
 //! discipline is ours; the host only carries bytes.
 //!
 //! The descriptor was made for this sandbox, so it is made non-blocking. Readiness comes from the reactor, edge-triggered:
-//! `readable` and `writable` stay set until the host says `EAGAIN`.
+//! `readable` and `writable` stay set until the host says `EAGAIN`. Of a new window size the host tells only processes
+//! that have the terminal as their controlling one, which the sentry does not: it looks, once a second.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
@@ -15,15 +16,23 @@ use super::line_discipline::Effects;
 use super::terminal::State;
 use crate::memory::errno;
 use crate::reactor::{Reactor, Watch};
+use crate::spec::WindowSize;
+use crate::time::{Instant, SECOND_NS, Timer, TimerTarget};
 use crate::wait::{Observer, PollEvents};
 
 /// Bytes read from the host at once.
 const READ_SIZE: usize = 4096;
 
+/// How often the size of the host's window is looked at.
+const WINDOW_LOOK_NS: u64 = SECOND_NS;
+
 /// See the module's text.
 pub(super) struct HostLink {
     descriptor: Arc<OwnedFd>,
     _watch: Watch,
+    /// The size of the host's window when it was last looked at.
+    window: WindowSize,
+    look: Option<Timer>,
     readable: bool,
     writable: bool,
 }
@@ -42,6 +51,49 @@ impl Observer for Ready {
     }
 }
 
+struct LookAtWindow(Weak<Terminal>);
+
+impl TimerTarget for LookAtWindow {
+    fn expired(&self) {
+        if let Some(terminal) = self.0.upgrade() {
+            terminal.look_at_host_window();
+            terminal.look_again();
+        }
+    }
+}
+
+impl Terminal {
+    /// Takes over the size of the host's window if that has changed.
+    pub(super) fn look_at_host_window(&self) {
+        let known =
+            self.look(|state| state.host.as_ref().map(|host| (Arc::clone(&host.descriptor), host.window)));
+        let Some((descriptor, before)) = known else { return };
+        let Some(now) = host_window(&descriptor).filter(|now| *now != before) else { return };
+        self.change(|state, _| {
+            if let Some(host) = &mut state.host {
+                host.window = now;
+            }
+        });
+        self.resize(now);
+    }
+
+    fn look_again(&self) {
+        let Some(kernel) = self.kernel() else { return };
+        let target = Arc::new(LookAtWindow(self.downgrade()));
+        let timer = kernel.timers.start(Instant::now().after_ns(WINDOW_LOOK_NS), target);
+        self.change(|state, _| {
+            if let Some(host) = &mut state.host {
+                host.look = Some(timer);
+            }
+        });
+    }
+}
+
+fn host_window(descriptor: &OwnedFd) -> Option<WindowSize> {
+    let size = rustix::termios::tcgetwinsize(descriptor).ok()?;
+    Some(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
 /// Puts a host terminal behind a terminal, instead of a master.
 ///
 /// # Errors
@@ -56,11 +108,14 @@ pub(super) fn connect(
     let descriptor = Arc::new(descriptor);
     let observer = Arc::new(Ready(Arc::downgrade(terminal)));
     let watch = reactor.watch(Arc::clone(&descriptor), observer).map_err(errno)?;
-    let link = HostLink { descriptor, _watch: watch, readable: true, writable: true };
+    let window = host_window(&descriptor).unwrap_or_default();
+    let link = HostLink { descriptor, _watch: watch, window, look: None, readable: true, writable: true };
     terminal.change(|state, _| {
         state.host = Some(link);
         state.locked = false;
     });
+    terminal.resize(window);
+    terminal.look_again();
     Ok(())
 }
 

@@ -64,7 +64,10 @@ pub(super) fn carry_out(
         TCSETS | TCSETSW | TCSETSF | TCSETS2 | TCSETSW2 | TCSETSF2 => {
             set_termios(terminal, task, request, argument)?;
         }
-        TIOCGWINSZ => task.write_value(argument, &terminal.window())?,
+        TIOCGWINSZ => {
+            terminal.look_at_host_window();
+            task.write_value(argument, &terminal.window())?;
+        }
         TIOCSWINSZ => terminal.set_window(task.read_value::<Winsize>(argument)?),
         TIOCGPGRP | TIOCGSID => {
             task.write_value(argument, &session_number(terminal, side, task, request)?)?;

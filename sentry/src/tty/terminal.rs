@@ -122,6 +122,14 @@ impl Terminal {
         format!("pts/{}", self.number)
     }
 
+    pub(super) fn kernel(&self) -> Option<Arc<Kernel>> {
+        self.kernel.upgrade()
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Self> {
+        self.itself.get().cloned().unwrap_or_default()
+    }
+
     pub(crate) const fn instance(&self) -> &Weak<Instance> {
         &self.instance
     }
@@ -334,9 +342,7 @@ impl Terminal {
             state.timer = None;
             state.session
         };
-        if let (Some(kernel), Some(terminal)) =
-            (self.kernel.upgrade(), self.itself.get().and_then(Weak::upgrade))
-        {
+        if let (Some(kernel), Some(terminal)) = (self.kernel.upgrade(), self.downgrade().upgrade()) {
             if let Some(leader) = session.and_then(|sid| kernel.processes.group(sid))
                 && leader.zombie_status().is_none()
             {

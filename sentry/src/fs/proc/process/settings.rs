@@ -13,8 +13,10 @@ use crate::vfs::has;
 
 /// The controlling terminal's device number and foreground process group, as `stat` shows them.
 pub(super) fn terminal(subject: &Subject) -> (u64, Pid) {
-    let _ = subject;
-    (0, -1)
+    subject
+        .group
+        .controlling_terminal()
+        .map_or((0, -1), |terminal| (terminal.device().encode(), terminal.foreground().unwrap_or(-1)))
 }
 
 /// `/proc/PID/comm`
