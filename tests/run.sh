@@ -76,31 +76,29 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
-profile=(--release)
-if [ "$mode" = quick ]; then
-    profile=()
-else
-    install_step
-fi
+[ "$mode" = quick ] || install_step
 
 step "format" 60 cargo fmt --all --check
 step "lints" 900 cargo clippy --workspace --all-targets -q -- -D warnings
-if step "build" 1200 cargo build --workspace --all-targets "${profile[@]}" -q; then
-    step "unit tests" 600 cargo test --workspace --lib --bins "${profile[@]}" -q
-    step "layering" 60 cargo test -p runsc "${profile[@]}" -q --test layering
-    step "ratchet" 60 cargo test -p runsc "${profile[@]}" -q --test ratchet
-    step "guest programs" 600 cargo test -p runsc "${profile[@]}" -q --test guest
-    step "do" 240 cargo test -p runsc "${profile[@]}" -q --test do_command
-    step "security" 180 cargo test -p runsc "${profile[@]}" -q --test security
-    step "oci" 180 cargo test -p runsc "${profile[@]}" -q --test oci
-    step "lifecycle" 240 cargo test -p runsc "${profile[@]}" -q --test lifecycle
+# The tests use the development profile: its checks for overflow and lock order are on, and it builds quickly. The
+# release binary, which users run, is built and tried below.
+if step "build" 1200 cargo build --workspace --all-targets -q; then
+    step "unit tests" 600 cargo test --workspace --lib --bins -q
+    step "layering" 60 cargo test -p runsc -q --test layering
+    step "ratchet" 60 cargo test -p runsc -q --test ratchet
+    step "guest programs" 600 cargo test -p runsc -q --test guest
+    step "do" 240 cargo test -p runsc -q --test do_command
+    step "security" 180 cargo test -p runsc -q --test security
+    step "oci" 180 cargo test -p runsc -q --test oci
+    step "lifecycle" 240 cargo test -p runsc -q --test lifecycle
     if [ "$mode" != quick ]; then
         if step "debian tree" 900 tests/debian_root.sh; then
-            step "real programs" 600 cargo test -p runsc "${profile[@]}" -q --test programs
+            step "real programs" 600 cargo test -p runsc -q --test programs
         fi
-        step "containerd" 180 cargo test -p runsc "${profile[@]}" -q --test containerd
-        step "podman" 180 cargo test -p runsc "${profile[@]}" -q --test podman
-        step "docker" 240 cargo test -p runsc "${profile[@]}" -q --test docker
+        step "release" 900 tests/release.sh
+        step "containerd" 180 cargo test -p runsc -q --test containerd
+        step "podman" 180 cargo test -p runsc -q --test podman
+        step "docker" 240 cargo test -p runsc -q --test docker
     fi
 fi
 

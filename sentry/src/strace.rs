@@ -29,13 +29,9 @@ impl Strace {
     /// Looks at a call before it is made; what comes out is handed to [`Strace::leave`].
     pub fn enter(&self, task: &Task, request: &SyscallRequest) -> Option<CallTrace> {
         self.prints(request.number).then(|| {
-            let trace = CallTrace::enter(
-                request.number,
-                &request.arguments,
-                &|at: abi::user::UserAddress, length| read(task, at.address(), length),
-            );
-
-            trace
+            CallTrace::enter(request.number, &request.arguments, &|at: abi::user::UserAddress, length| {
+                read(task, at.address(), length)
+            })
         })
     }
 

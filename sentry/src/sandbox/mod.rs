@@ -25,7 +25,7 @@ use platform::Platform;
 use crate::fs::proc::HostMachine;
 use crate::kernel::{Kernel, SyscallTable};
 use crate::lockdown;
-use crate::spec::{ProcessSpec, SandboxSpec, WindowSize};
+use crate::spec::{FirstProcess, ProcessSpec, SandboxSpec, WindowSize};
 use crate::strace::Strace;
 use crate::task::{CpuTimes, ExitStatus, Pid, TASKS_MAX, Task, TaskState, ThreadGroup};
 use crate::vfs::MountNamespace;
@@ -89,6 +89,15 @@ impl Sandbox {
         let kernel = Kernel::new(platform, system_calls, tasks, spec.strace.clone().map(Strace::new))
             .map_err(|e| StartError::host("kernel", e))?;
         crate::tty::register(&kernel);
+        if !spec.hostname.is_empty() {
+            kernel.uts.set_hostname(&spec.hostname);
+        }
+        if !spec.domainname.is_empty() {
+            kernel.uts.set_domainname(&spec.domainname);
+        }
+        if let Some(limit) = spec.limits.memory_bytes {
+            kernel.set_memory_limit(limit);
+        }
         mounts::register(&kernel, spec, ends.machine);
         run_threads(&kernel)?;
         lockdown::allow_only(&*kernel.platform)?;
@@ -96,6 +105,8 @@ impl Sandbox {
         let sandbox =
             Arc::new(Self { kernel, namespace, waiting: Mutex::new(None), started: Mutex::default() });
         let task = sandbox.make_process(&spec.container.process, ends.files, Some(plan))?;
+        let protected = spec.container.first_process == FirstProcess::Init;
+        task.group.is_protected.store(protected, std::sync::atomic::Ordering::Relaxed);
         *sandbox.waiting.lock() = Some(task);
         Ok(sandbox)
     }
@@ -180,11 +191,11 @@ impl Sandbox {
 
     /// A first process that was never started only knows how to die.
     fn kill_waiting(&self, signal: Signal) -> SysResult<()> {
-        if signal == SIGKILL || signal == abi::signals::SIGTERM {
-            if let Some(task) = self.waiting.lock().take() {
-                task.group.begin_exit(ExitStatus::Killed { signal, core: false });
-                self.kernel.executor.spawn(task.run());
-            }
+        if (signal == SIGKILL || signal == abi::signals::SIGTERM)
+            && let Some(task) = self.waiting.lock().take()
+        {
+            task.group.begin_exit(ExitStatus::Killed { signal, core: false });
+            self.kernel.executor.spawn(task.run());
         }
         Ok(())
     }
@@ -242,7 +253,13 @@ impl Sandbox {
 
     /// All processes, by number.
     pub fn processes(&self) -> Vec<ProcessLine> {
-        self.kernel.processes.groups().iter().map(|group| line(group)).collect()
+        let (sender, receiver) = mpsc::channel();
+        let kernel = Arc::clone(&self.kernel);
+        // Processor times come from contexts, which only workers may touch on some platforms.
+        self.kernel.executor.spawn(async move {
+            let _ = sender.send(kernel.processes.groups().iter().map(line).collect());
+        });
+        receiver.recv().unwrap_or_default()
     }
 
     /// Blocks the calling thread (never a worker) until a process that the outside started has ended.

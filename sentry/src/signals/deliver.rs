@@ -97,7 +97,7 @@ impl Task {
     /// Carries out the default action. Returns whether the task has to exit.
     fn default_action(&self, signal: Signal) -> bool {
         // Init is protected from its own children's and its own signals, except from faults.
-        let protected = self.group.is_init() && !SigSet::SYNCHRONOUS.contains(signal);
+        let protected = self.group.is_protected() && !SigSet::SYNCHRONOUS.contains(signal);
         match signal.default_action() {
             DefaultAction::Ignore => false,
             DefaultAction::Continue => false,

@@ -58,7 +58,7 @@ impl ThreadGroup {
         if self.is_exiting() {
             return false;
         }
-        if self.is_init() && (signal == SIGKILL || signal == SIGSTOP) {
+        if self.is_protected() && (signal == SIGKILL || signal == SIGSTOP) {
             // Only the outside can do that to init ([`ThreadGroup::kill`]).
             return false;
         }
@@ -101,7 +101,7 @@ impl ThreadGroup {
         let action = self.signals.handlers().get(signal);
         let nothing = action.is_ignore()
             || action.is_default()
-                && (self.is_init() && !SigSet::SYNCHRONOUS.contains(signal)
+                && (self.is_protected() && !SigSet::SYNCHRONOUS.contains(signal)
                     || matches!(signal.default_action(), DefaultAction::Ignore | DefaultAction::Continue));
         let blocks = |task: &Task| task.signals.mask().contains(signal);
         nothing && !only.map_or_else(|| self.tasks().iter().any(|task| blocks(task)), blocks)

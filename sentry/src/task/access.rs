@@ -136,7 +136,10 @@ impl Task {
         let mut strings = Vec::new();
         let mut total = 0;
         let mut at = address;
-        while address != 0 {
+        if address == 0 {
+            return Ok(strings);
+        }
+        loop {
             let pointer: u64 = self.read_value(at)?;
             if pointer == 0 {
                 break;

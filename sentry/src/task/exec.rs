@@ -427,7 +427,6 @@ impl<'a> Loader<'a> {
         };
         let operation = map_operation(&region);
         self.change(std::slice::from_ref(&operation)).await?;
-        drop(operation);
         self.memory.enter_region(region);
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| EIO)?;

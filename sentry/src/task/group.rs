@@ -101,6 +101,8 @@ pub struct ThreadGroup {
     pub is_subreaper: AtomicBool,
     /// `execve` was called since `fork` (`setpgid` of a child is refused then).
     pub has_execed: AtomicBool,
+    /// Signals without a handler do nothing to it (`man 7 pid_namespaces`).
+    pub is_protected: AtomicBool,
     /// `PR_SET_DUMPABLE`.
     pub dumpable: AtomicBool,
     /// `/proc/PID/oom_score_adj`.
@@ -151,6 +153,7 @@ impl ThreadGroup {
             exit_signal: AtomicI32::new(exit_signal),
             is_subreaper: AtomicBool::new(false),
             has_execed: AtomicBool::new(false),
+            is_protected: AtomicBool::new(false),
             dumpable: AtomicBool::new(true),
             oom_score_adj: AtomicI32::new(0),
             nice: AtomicI32::new(0),
@@ -162,9 +165,14 @@ impl ThreadGroup {
         })
     }
 
-    /// Whether it is the container's first process, which protects it from its own.
+    /// Whether it is the container's first process, with which all others end.
     pub const fn is_init(&self) -> bool {
         self.pid == 1
+    }
+
+    /// Whether signals without a handler do nothing to it.
+    pub fn is_protected(&self) -> bool {
+        self.is_protected.load(Ordering::Relaxed)
     }
 
     /// Its threads, the first one first as long as it lives.

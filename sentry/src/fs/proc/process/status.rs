@@ -50,7 +50,7 @@ pub(super) fn status(subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> 
     if let Some(task) = &task {
         memory_lines(&mut text, task);
     }
-    let _ = write!(text, "Threads:\t{}\n", subject.group.thread_count().max(1));
+    let _ = writeln!(text, "Threads:\t{}", subject.group.thread_count().max(1));
     signal_lines(&mut text, subject, task.as_deref());
     capability_lines(&mut text, &credentials);
     let processors = subject.facts.machine.processor_count();
