@@ -71,6 +71,11 @@ fn files() -> Vec<Row> {
         ),
         row(libc::SYS_fcntl, &[equal(1, bits(libc::F_GETFL))], "how an inherited file was opened"),
         row(libc::SYS_fcntl, &[equal(1, bits(libc::F_DUPFD_CLOEXEC))], "a further descriptor of a file"),
+        row(
+            libc::SYS_fcntl,
+            &[equal(1, bits(libc::F_SETFL))],
+            "a host terminal, which nobody else reads, becomes non-blocking",
+        ),
         row(libc::SYS_fcntl, &[equal(1, bits(libc::F_ADD_SEALS))], "seals of a memory file"),
         row(libc::SYS_fcntl, &[equal(1, bits(libc::F_GET_SEALS))], "seals of a memory file"),
         row(libc::SYS_close, &[], "the last use of a file"),

@@ -24,8 +24,8 @@ use crate::spec::{
 };
 use crate::task::Task;
 use crate::vfs::{
-    DeviceNumber, FileKind, FileSystem, Last, Location, MountFlags, MountNamespace, NewKind, Recursive,
-    WalkFlags,
+    DeviceNumber, FileKind, FileSystem, FileSystemFactory, Last, Location, MountFlags, MountNamespace,
+    NewKind, Recursive, WalkFlags,
 };
 
 /// Directories above which a missing mount point is not made; deeper paths are hostile.
@@ -47,8 +47,19 @@ pub(super) fn register(kernel: &Arc<Kernel>, spec: &SandboxSpec, machine: HostMa
     {
         kernel.vfs.register_file_system(name, generated::Factory::of(instance));
     }
+    kernel.vfs.register_file_system("mqueue", Arc::new(MessageQueues));
     kernel.vfs.register_file_system("tmpfs", Arc::new(tmpfs::options::Factory { memory_limit_bytes }));
     dev::register(&kernel.vfs.devices);
+}
+
+/// The directory of POSIX message queues. No call makes a queue yet, so it stays empty.
+struct MessageQueues;
+
+impl FileSystemFactory for MessageQueues {
+    fn make(&self, _task: &Task, _source: &[u8], _data: &[u8]) -> SysResult<Arc<dyn FileSystem>> {
+        let options = TmpfsOptions { mode: 0o1777, size_bytes: Some(0), ..TmpfsOptions::default() };
+        Ok(Tmpfs::with_type("mqueue", &options, None))
+    }
 }
 
 /// Connects to the gofer and makes the namespace with the container's root.
@@ -76,12 +87,7 @@ impl Plan {
     /// Mounts everything but the root. `task` is root of the container.
     pub(super) fn carry_out(&self, task: &Task) -> Result<(), StartError> {
         for mount in &self.container.mounts {
-            match self.mount(task, mount) {
-                Err(abi::errno::ENODEV) => {
-                    tracing::warn!(destination = mount.destination, "no such file system yet")
-                }
-                other => other.map_err(|errno| mount_failed(&mount.destination, errno))?,
-            }
+            self.mount(task, mount).map_err(|errno| mount_failed(&mount.destination, errno))?;
         }
         for device in &self.container.devices {
             make_device(task, device).map_err(|errno| mount_failed(&device.path, errno))?;
