@@ -101,6 +101,7 @@ fn sockets() -> Vec<Row> {
             &[equal(3, bits(libc::MSG_NOSIGNAL)), null(4)],
             "an answer's rest, over a connected socket",
         ),
+        row(libc::SYS_recvfrom, &[equal(3, 0), null(4)], "a control request's rest"),
     ]
 }
 
