@@ -11,6 +11,7 @@ use crate::freezer::Freezer;
 use crate::fs::pipe::Fifos;
 use crate::futex::FutexTable;
 use crate::reactor::Reactor;
+use crate::sockets::Sockets;
 use crate::strace::Strace;
 use crate::task::{ExitStatus, ProcessTable, Reply, Task, ThreadGroup};
 use crate::time::Timers;
@@ -63,6 +64,8 @@ pub struct Kernel {
     pub freezer: Freezer,
     /// Names, drivers and file system types.
     pub vfs: Vfs,
+    /// Sockets by family.
+    pub sockets: Sockets,
     /// What calls do.
     pub system_calls: &'static dyn SyscallTable,
     /// Prints calls.
@@ -105,6 +108,7 @@ impl Kernel {
             uts: Uts::default(),
             freezer: Freezer::default(),
             vfs,
+            sockets: Sockets::default(),
             system_calls,
             strace,
             memory_limit: AtomicU64::new(0),

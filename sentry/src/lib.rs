@@ -15,6 +15,7 @@ pub mod memory;
 pub mod reactor;
 pub mod sandbox;
 pub mod signals;
+pub mod sockets;
 pub mod spec;
 pub mod strace;
 pub mod task;

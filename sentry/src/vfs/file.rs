@@ -65,6 +65,20 @@ pub trait FileOps: Send + Sync {
         Err(EINVAL)
     }
 
+    /// Writes on behalf of a task to a file without positions, for files that tell who wrote (sockets).
+    ///
+    /// # Errors
+    /// As `write`.
+    fn write_from(&self, task: &Task, bytes: &[u8], file: &FileDescription) -> SysResult<usize> {
+        let _ = task;
+        self.write(0, bytes, file)
+    }
+
+    /// Whether `EPIPE` comes with a `SIGPIPE`.
+    fn broken_pipe_signals(&self) -> bool {
+        true
+    }
+
     /// Appends, and returns the offset after the bytes written. Only for seekable files.
     ///
     /// # Errors

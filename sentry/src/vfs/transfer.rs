@@ -353,13 +353,13 @@ impl Write {
                 with_buffer(wanted, |buffer| self.next_piece(task, buffer))
             } else {
                 let pending = std::mem::take(&mut self.pending);
-                self.give(&pending)
+                self.give(task, &pending)
             };
             let count = match result {
                 Ok(count) => count,
                 Err(EAGAIN) if self.mode.blocking.may_wait(&self.file) => return None,
                 Err(error) => {
-                    if error == EPIPE {
+                    if error == EPIPE && self.file.ops.broken_pipe_signals() {
                         let _ = task.send_signal(SIGPIPE, SigInfo::kernel(SIGPIPE));
                     }
                     return Some(if self.done == 0 { Err(error) } else { self.end() });
@@ -421,12 +421,12 @@ impl Write {
             self.buffers.total = self.done + copied;
         }
         let bytes = buffer.get(..copied).unwrap_or_default();
-        self.give(bytes)
+        self.give(task, bytes)
     }
 
     /// Gives bytes to the file; keeps those it does not take.
-    fn give(&mut self, bytes: &[u8]) -> SysResult<usize> {
-        let result = self.write(bytes);
+    fn give(&mut self, task: &Task, bytes: &[u8]) -> SysResult<usize> {
+        let result = self.write(task, bytes);
         let taken = *result.as_ref().unwrap_or(&0);
         self.done += taken;
         let goes_on = !matches!(result, Err(error) if error != EAGAIN) && !self.file.is_seekable();
@@ -436,10 +436,10 @@ impl Write {
         result
     }
 
-    fn write(&self, bytes: &[u8]) -> SysResult<usize> {
+    fn write(&self, task: &Task, bytes: &[u8]) -> SysResult<usize> {
         let file = &*self.file;
         if !file.is_seekable() {
-            return file.ops.write(0, bytes, file);
+            return file.ops.write_from(task, bytes, file);
         }
         match self.at {
             At::Offset(_) if self.mode.append => file.ops.append(bytes, file).map(|(count, _)| count),
