@@ -14,6 +14,7 @@ mod exit;
 mod group;
 mod image;
 mod limits;
+mod patience;
 mod program_file;
 mod run;
 mod settings;

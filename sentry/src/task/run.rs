@@ -10,12 +10,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Context as WakeContext;
 
 use abi::signal_info::SigInfo;
 use abi::signals::{SIGKILL, Signal};
 use abi::user::UserAddress;
-use platform::{Died, Fault, Resume, SyscallRequest, Trap};
+use platform::{Context, Died, Fault, Resume, SyscallRequest, Trap};
 
+use super::patience::Patience;
 use super::{ExitStatus, Task};
 use crate::signals::{Delivered, FaultDetails, Interrupted, finish_call};
 use crate::wait::{CallResult, Failure, Restart};
@@ -153,7 +155,15 @@ impl Task {
             self.interrupter.lock().interrupt();
         }
         self.with_context(|context| context.resume(resume));
-        let trap = self.poll_context(|context, wake| context.poll_trap(wake), || Trap::Died).await;
+        let mut patience = Patience::default();
+        let left = |context: &mut dyn Context, wake: &mut WakeContext<'_>| {
+            let trap = context.poll_trap(wake);
+            if trap.is_pending() {
+                patience.judge(self, context, wake);
+            }
+            trap
+        };
+        let trap = self.poll_context(left, || Trap::Died).await;
         self.in_application.store(false, Ordering::SeqCst);
         if self.kernel.freezer.is_frozen() {
             self.kernel.freezer.arrivals.wake_all();
