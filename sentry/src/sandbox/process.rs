@@ -68,7 +68,7 @@ pub(super) async fn make(
     plan: Option<Plan>,
 ) -> Result<Arc<Task>, StartError> {
     let context = new_space(kernel).await.map_err(|e| StartError::Failed("address space", e))?;
-    let tid = kernel.processes.allocate().map_err(|e| StartError::Failed("process", e))?;
+    let tid = kernel.processes.allocate(0, None).map_err(|e| StartError::Failed("process", e))?;
     let group = ThreadGroup::new(tid, Arc::<SignalHandlers>::default(), limits(spec), SIGCHLD.number());
     group.enforce_cpu_limit(kernel);
     let memory = MemoryManager::new(kernel.platform.layout(), 0);
@@ -93,7 +93,7 @@ pub(super) async fn make(
             Ok(task)
         }
         Err(error) => {
-            kernel.processes.release();
+            kernel.processes.release(tid);
             if let Some(mut context) = task.take_context() {
                 context.kill();
             }

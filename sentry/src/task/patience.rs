@@ -38,7 +38,10 @@ impl Patience {
             // A pause may turn into an exit.
             Some((deadline, _)) if deadline.remaining_ns() > allowed_ns => self.deadline = None,
             Some((deadline, _)) if deadline.remaining_ns() == 0 => {
-                tracing::warn!(tid = task.tid(), "a thread cannot be interrupted: its host process is killed");
+                tracing::warn!(
+                    tid = task.tid(),
+                    "a thread cannot be interrupted: its host process is killed"
+                );
                 context.kill();
                 // Its death is the next trap; should that not be told to us, we look again.
                 self.deadline = None;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use abi::errno::{EAGAIN, EINVAL, ENOMEM, SysResult};
+use abi::errno::{EINVAL, ENOMEM, SysResult};
 use abi::process::CloneFlags;
 use abi::signals::{SIGCHLD, SigSet};
 use platform::{Context, Registers, Spawn, SpawnError, SpawnKind};
@@ -115,7 +115,6 @@ impl Task {
     /// As `man 2 clone`.
     pub async fn spawn(self: &Arc<Self>, request: &CloneRequest) -> CallResult<Arc<Self>> {
         request.check()?;
-        self.check_process_limit()?;
         if self.capture().await.is_err() {
             return Err(Failure::Restart(Restart::NoIntr));
         }
@@ -123,11 +122,11 @@ impl Task {
             .with_context(|context| context.registers().copied())
             .flatten()
             .ok_or(Failure::Restart(Restart::NoIntr))?;
-        let tid = self.kernel.processes.allocate()?;
+        let tid = self.kernel.processes.allocate(self.credentials().uid, self.process_limit())?;
         let (context, memory) = match self.spawn_context(request, registers).await {
             Ok(made) => made,
             Err(error) => {
-                self.kernel.processes.release();
+                self.kernel.processes.release(tid);
                 return Err(error.into());
             }
         };
@@ -266,19 +265,14 @@ impl Task {
     }
 
     /// `RLIMIT_NPROC` counts all tasks of the real user; privileged ones are exempt.
-    fn check_process_limit(&self) -> SysResult<()> {
+    fn process_limit(&self) -> Option<u64> {
         let credentials = self.credentials();
         let limit = self.group.limits.soft(Resource::Processes);
-        if limit == u64::MAX
+        let exempt = limit == u64::MAX
             || credentials.uid == 0
             || credentials.has(CAP_SYS_RESOURCE)
-            || credentials.has(CAP_SYS_ADMIN)
-        {
-            return Ok(());
-        }
-        let tasks = self.kernel.processes.tasks();
-        let count = tasks.iter().filter(|task| task.credentials().uid == credentials.uid).count() as u64;
-        if count >= limit { Err(EAGAIN) } else { Ok(()) }
+            || credentials.has(CAP_SYS_ADMIN);
+        (!exempt).then_some(limit)
     }
 
     /// Waits until the child has called `execve` or ended. Only death ends the wait before.

@@ -22,9 +22,18 @@ const PID_MAX: Pid = 4_194_304;
 struct Numbers {
     tasks: BTreeMap<Pid, Arc<Task>>,
     groups: BTreeMap<Pid, Arc<ThreadGroup>>,
-    /// Reserved by `allocate`, not in `tasks` yet.
-    reserved: usize,
+    /// Reserved by `allocate`, not in `tasks` yet, and for which user.
+    reserved: BTreeMap<Pid, u32>,
     last: Pid,
+}
+
+impl Numbers {
+    /// Threads of a user, those under way included.
+    fn of_user(&self, uid: u32) -> u64 {
+        let made = self.tasks.values().filter(|task| task.credentials().uid == uid).count();
+        let under_way = self.reserved.values().filter(|owner| **owner == uid).count();
+        (made + under_way) as u64
+    }
 }
 
 /// See the module's text.
@@ -43,21 +52,28 @@ impl ProcessTable {
         Self { limit: AtomicUsize::new(limit.min(TASKS_MAX)), ..Self::default() }
     }
 
-    /// Reserves a number for a new thread.
+    /// Reserves a number for a new thread of the user, who may have `user_limit` of them (`RLIMIT_NPROC`). Counted and
+    /// reserved in one step, or a fork bomb on several workers would get past the limit.
     ///
     /// # Errors
     /// `EAGAIN`: there are too many.
-    pub fn allocate(&self) -> SysResult<Pid> {
+    pub fn allocate(&self, uid: u32, user_limit: Option<u64>) -> SysResult<Pid> {
         let mut numbers = self.numbers.lock();
-        if numbers.tasks.len() + numbers.groups.len().saturating_sub(numbers.tasks.len()) + numbers.reserved
+        if numbers.tasks.len()
+            + numbers.groups.len().saturating_sub(numbers.tasks.len())
+            + numbers.reserved.len()
             >= self.limit.load(Ordering::Relaxed)
         {
+            return Err(EAGAIN);
+        }
+        if user_limit.is_some_and(|limit| numbers.of_user(uid) >= limit) {
             return Err(EAGAIN);
         }
         let mut pid = numbers.last;
         loop {
             pid = if pid >= PID_MAX { REUSE_FROM } else { pid + 1 };
             let in_use = numbers.tasks.contains_key(&pid)
+                || numbers.reserved.contains_key(&pid)
                 || numbers.groups.contains_key(&pid)
                 || numbers
                     .groups
@@ -68,22 +84,21 @@ impl ProcessTable {
             }
         }
         numbers.last = pid;
-        numbers.reserved += 1;
+        numbers.reserved.insert(pid, uid);
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok(pid)
     }
 
     /// Gives back a number that was not used after all.
-    pub fn release(&self) {
-        let mut numbers = self.numbers.lock();
-        numbers.reserved = numbers.reserved.saturating_sub(1);
+    pub fn release(&self, number: Pid) {
+        self.numbers.lock().reserved.remove(&number);
     }
 
     /// Adds a task whose number was allocated; its group too if the task is its first.
     pub fn insert(&self, task: &Arc<Task>) {
         task.group.add_task(Arc::clone(task));
         let mut numbers = self.numbers.lock();
-        numbers.reserved = numbers.reserved.saturating_sub(1);
+        numbers.reserved.remove(&task.tid());
         numbers.tasks.insert(task.tid(), Arc::clone(task));
         if task.tid() == task.group.pid {
             numbers.groups.insert(task.group.pid, Arc::clone(&task.group));

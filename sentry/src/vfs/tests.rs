@@ -51,7 +51,7 @@ fn task() -> Arc<Task> {
 
 fn task_in(kernel: &Arc<Kernel>, namespace: Arc<MountNamespace>, capabilities: u64, uid: u32) -> Arc<Task> {
     let context = ready(new_space(kernel)).unwrap();
-    let tid = kernel.processes.allocate().unwrap();
+    let tid = kernel.processes.allocate(0, None).unwrap();
     let handlers = Arc::<SignalHandlers>::default();
     let group = ThreadGroup::new(tid, handlers, Limits::default(), SIGCHLD.number());
     let memory = MemoryManager::new(kernel.platform.layout(), 0);
