@@ -111,11 +111,19 @@ fn terminals() -> Vec<Row> {
     let ioctl = |request: libc::c_ulong, why| row(libc::SYS_ioctl, &[equal(1, request)], why);
     vec![
         ioctl(libc::TCGETS, "a terminal's modes; whether a file is one"),
-        ioctl(libc::TCSETS, "a terminal's modes"),
-        ioctl(libc::TCSETSW, "a terminal's modes"),
-        ioctl(libc::TCSETSF, "a terminal's modes"),
         ioctl(libc::TIOCGWINSZ, "a terminal's size"),
-        ioctl(libc::TIOCSWINSZ, "a terminal's size"),
+        row(
+            libc::SYS_fcntl,
+            &[
+                equal(1, bits(libc::F_SETFL)),
+                masked(
+                    2,
+                    bits(libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT),
+                    bits(libc::O_NONBLOCK),
+                ),
+            ],
+            "a terminal is read and written without waiting",
+        ),
     ]
 }
 

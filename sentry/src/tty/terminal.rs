@@ -296,12 +296,9 @@ impl Terminal {
     /// Types for the holder of the master.
     ///
     /// # Errors
-    /// `EAGAIN`: too much waits already. `EIO`: no slave is open.
+    /// `EAGAIN`: too much waits already.
     pub(super) fn write_master(&self, bytes: &[u8]) -> SysResult<usize> {
         self.change(|state, effects| {
-            if state.slaves == 0 {
-                return Err(EIO);
-            }
             state.feed(effects);
             let taken = if state.backlog.is_empty() { state.discipline.receive(bytes, effects) } else { 0 };
             let rest = bytes.get(taken..).unwrap_or_default();
