@@ -5,8 +5,8 @@
 //! * [`Body`]: what a node is: text, a directory, a link, or something that opens in its own way.
 //! * [`Entry`] and [`Table`]: directories written down as tables.
 //!
-//! Nothing here is kept between lookups, so nothing can go stale: every directory is
-//! [`crate::vfs::CachePolicy::Revalidate`].
+//! Every directory is [`crate::vfs::CachePolicy::Revalidate`]: what may end is made anew by each lookup and never goes
+//! stale. Names that last ([`Directory::is_lasting`]) give the same node as long as somebody holds it.
 
 mod node;
 mod open;
@@ -136,6 +136,14 @@ mod tests {
         assert_eq!(number(&first), number(&second));
         assert_ne!(number(&first), number(&first.lookup(b"x").expect("is there")));
         assert_ne!(number(&first), number(&root));
+    }
+
+    #[test]
+    fn a_lasting_node_that_is_held_is_found_again() {
+        let instance = instance();
+        let held = instance.root().lookup(b"inner").expect("is there");
+        let again = instance.root().lookup(b"inner").expect("is there");
+        assert!(Arc::ptr_eq(&held, &again), "a mount attached there would be lost");
     }
 
     #[test]

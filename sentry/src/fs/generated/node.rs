@@ -1,9 +1,12 @@
 //! Inodes of generated file systems.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use abi::errno::{EINVAL, ELOOP, ENOENT, ENOTDIR, EPERM, SysResult};
+
+use parking_lot::Mutex;
 
 use super::Generated;
 use super::open::{DirectoryFile, Reader, TextFile};
@@ -136,6 +139,13 @@ pub trait Directory: Send + Sync {
     /// `ENOENT`: what it lists is gone.
     fn list(&self, from: u64) -> SysResult<Vec<Listed>>;
 
+    /// Whether a name always means the same node, so that whoever holds it and whoever looks it up have one object
+    /// (a mount attached below it is found again). Never for what may end while its node is held.
+    fn is_lasting(&self, name: &[u8]) -> bool {
+        let _ = name;
+        false
+    }
+
     /// How many directories it holds, if that is cheap to know (for the count of links).
     fn subdirectories(&self) -> u32 {
         0
@@ -168,6 +178,8 @@ pub struct Node {
     body: Body,
     /// When it was looked up: generated nodes have no other history.
     born: Attributes,
+    /// Living nodes of lasting names; at most as many as the directory has such names.
+    children: Mutex<BTreeMap<Box<[u8]>, Weak<Node>>>,
     attachments: Attachments,
 }
 
@@ -181,6 +193,7 @@ impl Node {
             owner,
             body,
             born,
+            children: Mutex::default(),
             attachments: Attachments::default(),
         })
     }
@@ -271,7 +284,16 @@ impl Inode for Node {
         if self.place.instance.strong_count() == 0 {
             return Err(ENOENT);
         }
-        Ok(directory.lookup(name, &self.place)?)
+        if !directory.is_lasting(name) {
+            return Ok(directory.lookup(name, &self.place)?);
+        }
+        let living = self.children.lock().get(name).and_then(Weak::upgrade);
+        if let Some(living) = living {
+            return Ok(living);
+        }
+        let made = directory.lookup(name, &self.place)?;
+        self.children.lock().insert(name.into(), Arc::downgrade(&made));
+        Ok(made)
     }
 
     fn cache_policy(&self) -> CachePolicy {

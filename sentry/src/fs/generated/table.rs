@@ -16,6 +16,14 @@ pub trait Context: Clone + Send + Sync + 'static {
         Owner::Root
     }
 
+    /// Whether what the nodes tell of still exists.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    fn check_exists(&self) -> SysResult<()> {
+        Ok(())
+    }
+
     /// Judges an `open` of a guarded file.
     ///
     /// # Errors
@@ -135,17 +143,23 @@ impl<C> Table<C> {
 
 impl<C: Context> Directory for Table<C> {
     fn lookup(&self, name: &[u8], at: &Place) -> SysResult<Arc<Node>> {
+        self.context.check_exists()?;
         let entry = self.entries.iter().find(|entry| entry.name.as_bytes() == name).ok_or(ENOENT)?;
         let body = entry.body(&self.context);
         Ok(Node::new(&at.child(name), entry.permissions, self.context.owner(), body))
     }
 
     fn list(&self, from: u64) -> SysResult<Vec<Listed>> {
+        self.context.check_exists()?;
         let numbered = (2_u64..).zip(self.entries);
         let wanted = numbered.filter(|(position, _)| *position >= from);
         Ok(wanted
             .map(|(position, entry)| Listed::new(entry.name.as_bytes(), entry.kind(), position))
             .collect())
+    }
+
+    fn is_lasting(&self, name: &[u8]) -> bool {
+        self.entries.iter().any(|entry| entry.name.as_bytes() == name)
     }
 
     fn subdirectories(&self) -> u32 {

@@ -85,6 +85,10 @@ impl Directory for Root {
         Ok(entries)
     }
 
+    fn is_lasting(&self, name: &[u8]) -> bool {
+        self.files.is_lasting(name)
+    }
+
     fn subdirectories(&self) -> u32 {
         u32::try_from(self.facts.kernel.processes.groups().len()).unwrap_or(u32::MAX - 8)
     }

@@ -262,6 +262,11 @@ impl Directory for SysctlDirectory {
         Ok(Node::new(&at.child(name.as_bytes()), permissions, Owner::Root, body))
     }
 
+    fn is_lasting(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name)
+            .is_ok_and(|name| children(names(&self.facts), &self.prefix).contains_key(name))
+    }
+
     fn list(&self, from: u64) -> SysResult<Vec<Listed>> {
         let found = children(names(&self.facts), &self.prefix);
         let kind = |found| match found {

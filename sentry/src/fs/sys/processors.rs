@@ -48,6 +48,10 @@ impl Directory for Processors {
         Ok(Node::new(&at.child(name), 0o555, Owner::Root, body))
     }
 
+    fn is_lasting(&self, name: &[u8]) -> bool {
+        self.files.is_lasting(name)
+    }
+
     fn list(&self, from: u64) -> SysResult<Vec<Listed>> {
         let mut entries = self.files.list(from)?;
         let numbered = (FIRST_PROCESSOR..).zip(0..self.facts.machine.processor_count());

@@ -5,7 +5,7 @@ use abi::errno::{ENOENT, SysResult};
 use super::Subject;
 use crate::fs::tmpfs;
 use crate::task::Task;
-use crate::vfs::{AnonymousInode, FileDescription, LinkTarget, Location};
+use crate::vfs::{AnonymousInode, FileDescription, FileKind, LinkTarget, Location};
 
 /// The path of a place, as `d_path` shows it.
 pub(super) fn path_of_place(place: &Location, root: &Location) -> Vec<u8> {
@@ -27,7 +27,17 @@ pub(super) fn path_of(file: &FileDescription, root: &Location) -> Vec<u8> {
     }
     match &file.location {
         Some(place) => path_of_place(place, root),
-        None => b"anon_inode:[unknown]".to_vec(),
+        None => nameless(file).into_bytes(),
+    }
+}
+
+/// What stands for the path of an inherited file.
+fn nameless(file: &FileDescription) -> String {
+    let inode = file.inode.attributes().map_or(0, |attributes| attributes.inode);
+    match file.inode.kind() {
+        FileKind::Fifo => format!("pipe:[{inode}]"),
+        FileKind::Socket => format!("socket:[{inode}]"),
+        _ => String::from("anon_inode:[inherited]"),
     }
 }
 

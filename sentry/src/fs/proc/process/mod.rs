@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use abi::capabilities::CAP_SYS_PTRACE;
-use abi::errno::{EACCES, ESRCH, SysResult};
+use abi::errno::{EACCES, ENOENT, ESRCH, SysResult};
 
 use super::{Facts, net};
 use crate::fs::generated::{
@@ -145,6 +145,10 @@ impl OwnerOf for Subject {
 impl Context for Subject {
     fn owner(&self) -> Owner {
         Owner::Asked(Arc::new(self.clone()))
+    }
+
+    fn check_exists(&self) -> SysResult<()> {
+        self.identity().map(drop).map_err(|_| ENOENT)
     }
 
     fn check_open(&self, reader: &Reader) -> SysResult<()> {
