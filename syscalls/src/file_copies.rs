@@ -1,6 +1,6 @@
 //! Copying between descriptors within the kernel: `sendfile`, `copy_file_range`.
 //!
-//! Bytes go through a kernel buffer. The source has positions, so what the target does not take was not read.
+//! Neighbour: `splice.rs`, where one side is a pipe. Bytes go through a kernel buffer. The source has positions, so what the target does not take was not read.
 
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ pub const CALLS: &[Entry] = &[
 ];
 
 /// Bytes that are copied at once.
-const PIECE: usize = 64 << 10;
+pub(crate) const PIECE: usize = 64 << 10;
 
 /// A position that is the description's or one that the caller keeps.
 #[derive(Clone, Copy)]
-enum Place {
+pub(crate) enum Place {
     Description,
     Memory(UserAddress, u64),
 }
 
 impl Place {
     /// The offset behind a pointer, or the description's position if it is null.
-    fn read(task: &Task, pointer: UserAddress) -> SysResult<Self> {
+    pub(crate) fn read(task: &Task, pointer: UserAddress) -> SysResult<Self> {
         if pointer.is_null() {
             return Ok(Self::Description);
         }
@@ -41,14 +41,14 @@ impl Place {
         Ok(Self::Memory(pointer, u64::try_from(offset).map_err(|_| EINVAL)?))
     }
 
-    fn start(self, file: &FileDescription) -> u64 {
+    pub(crate) fn start(self, file: &FileDescription) -> u64 {
         match self {
             Self::Description => *file.position.lock(),
             Self::Memory(_, offset) => offset,
         }
     }
 
-    fn finish(self, task: &Task, file: &FileDescription, position: u64) -> SysResult<()> {
+    pub(crate) fn finish(self, task: &Task, file: &FileDescription, position: u64) -> SysResult<()> {
         match self {
             Self::Description => {
                 *file.position.lock() = position;

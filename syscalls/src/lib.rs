@@ -31,6 +31,7 @@ pub mod signals;
 pub mod sockets;
 pub mod sockets_messages;
 pub mod sockets_options;
+pub mod splice;
 pub mod system;
 pub mod table;
 pub mod timers;

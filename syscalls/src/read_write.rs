@@ -40,7 +40,7 @@ pub const CALLS: &[Entry] = &[
 ];
 
 /// Goes on with a read, waiting if it has to.
-fn start_read<'a>(task: &'a Arc<Task>, read: SysResult<Read>) -> Reply<'a> {
+pub(crate) fn start_read<'a>(task: &'a Arc<Task>, read: SysResult<Read>) -> Reply<'a> {
     let mut read = match read {
         Ok(read) => read,
         Err(errno) => return Reply::Now(Err(Failure::Error(errno))),
@@ -55,7 +55,7 @@ fn start_read<'a>(task: &'a Arc<Task>, read: SysResult<Read>) -> Reply<'a> {
 }
 
 /// Goes on with a write, waiting if it has to.
-fn start_write<'a>(task: &'a Arc<Task>, write: SysResult<Write>) -> Reply<'a> {
+pub(crate) fn start_write<'a>(task: &'a Arc<Task>, write: SysResult<Write>) -> Reply<'a> {
     let mut write = match write {
         Ok(write) => write,
         Err(errno) => return Reply::Now(Err(Failure::Error(errno))),
@@ -368,8 +368,9 @@ fn check_allocation_mode(mode: FallocateMode) -> SysResult<()> {
     if !FallocateMode::all().contains(mode) || has(FallocateMode::FALLOC_FL_NO_HIDE_STALE) {
         return Err(EOPNOTSUPP);
     }
-    let punch = has(FallocateMode::FALLOC_FL_PUNCH_HOLE);
-    if punch && has(FallocateMode::FALLOC_FL_ZERO_RANGE) || punch && !has(FallocateMode::FALLOC_FL_KEEP_SIZE)
+    let with_punch = FallocateMode::FALLOC_FL_PUNCH_HOLE | FallocateMode::FALLOC_FL_KEEP_SIZE;
+    if has(FallocateMode::FALLOC_FL_PUNCH_HOLE)
+        && (has(FallocateMode::FALLOC_FL_ZERO_RANGE) || !has(with_punch))
     {
         return Err(EOPNOTSUPP);
     }

@@ -205,6 +205,7 @@ const FAMILIES: &[&[Entry]] = &[
     crate::sockets::CALLS,
     crate::sockets_messages::CALLS,
     crate::sockets_options::CALLS,
+    crate::splice::CALLS,
     crate::system::CALLS,
     crate::timers::CALLS,
     crate::wait::CALLS,

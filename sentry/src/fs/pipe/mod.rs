@@ -145,7 +145,10 @@ impl Pipe {
     }
 
     /// Takes bytes out.
-    fn take(&self, buffer: &mut [u8]) -> SysResult<usize> {
+    ///
+    /// # Errors
+    /// `EAGAIN`: there are none now.
+    pub fn take(&self, buffer: &mut [u8]) -> SysResult<usize> {
         let mut state = self.state.lock();
         if state.bytes.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(EAGAIN) };
@@ -175,6 +178,48 @@ impl Pipe {
         drop(state);
         self.queue.wake(PollEvents::READABLE);
         Ok(count)
+    }
+
+    /// Puts bytes that were taken back to the front: whoever took them could not pass them on (`splice`).
+    pub fn put_back(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for byte in bytes.iter().rev() {
+            state.bytes.push_front(*byte);
+        }
+        drop(state);
+        self.queue.wake(PollEvents::READABLE);
+    }
+
+    /// How many bytes it would take now.
+    ///
+    /// # Errors
+    /// `EPIPE`: nobody reads. `EAGAIN`: none.
+    pub fn room(&self) -> SysResult<usize> {
+        let state = self.state.lock();
+        match state.capacity.saturating_sub(state.bytes.len()) {
+            _ if state.readers == 0 => Err(EPIPE),
+            0 => Err(EAGAIN),
+            room => Ok(room),
+        }
+    }
+
+    /// Takes all bytes, although somebody may have used the room that [`Pipe::room`] told of: they cannot be given back to
+    /// where they came from (`splice`).
+    ///
+    /// # Errors
+    /// `EPIPE`.
+    pub fn put_all(&self, bytes: &[u8]) -> SysResult<()> {
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Err(EPIPE);
+        }
+        state.bytes.extend(bytes);
+        drop(state);
+        self.queue.wake(PollEvents::READABLE);
+        Ok(())
     }
 
     /// Copies bytes without taking them (`tee`).
