@@ -19,8 +19,8 @@ trap 'echo "leaving with $?"' EXIT
 (trap 'echo "subshell term"; exit 9' TERM; while :; do sleep 0.01; done) & pid=$!
 sleep 0.2; kill -TERM $pid; wait $pid; echo "wait says $?"
 
-sleep 100 & pid=$!; kill $pid; wait $pid 2>/dev/null; echo "killed job $?"
-for i in 1 2 3; do (exit $i) & done
+sleep 100 & pid=$!; sleep 0.2; kill $pid; wait $pid 2>/dev/null; echo "killed job $?"
+for i in 1 2 3; do (sleep 0.$((i * 3)); exit $i) & done
 sum=0; for i in 1 2 3; do wait -n; sum=$((sum + $?)); done; echo "sum of statuses $sum"
 (sleep 0.1; echo late) & echo early; wait; echo "all done $(jobs | wc -l)"
 
