@@ -6,7 +6,7 @@ use abi::errno::{ENXIO, SysResult};
 
 use super::{Ends, Pipe};
 use crate::task::Task;
-use crate::vfs::{FifoOpener, Inode, OpenRequest, OpenedFifo, PartnerCame};
+use crate::vfs::{AnonymousInode, FifoOpener, Inode, OpenRequest, OpenedFifo, PartnerCame};
 
 /// Keeps the pipe of a FIFO with its inode, for as long as somebody has an end open.
 pub struct Fifos;
@@ -19,6 +19,11 @@ impl FifoOpener for Fifos {
             (false, true) => Ends::Write,
             _ => Ends::Read,
         };
+        // A nameless pipe opened again through `/proc/PID/fd` waits for nobody (`<(command)` in a shell may have
+        // written everything and gone), and its ends were open before.
+        if inode.as_any().is::<AnonymousInode>() {
+            return Ok(OpenedFifo { ops: pipe.open(ends), partner_came: None });
+        }
         let nonblocking = request.flags & libc::O_NONBLOCK.cast_unsigned() != 0;
         if ends == Ends::Write && nonblocking && !pipe.has_partner(Ends::Write) {
             return Err(ENXIO);
