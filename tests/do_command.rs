@@ -226,7 +226,10 @@ fn signal_and_terminal_cases(case: Case) {
         screen.wait_for_last_line("ready>")?;
         screen.send(&["echo size $(stty size)", "Enter"])?;
         screen.wait_for_line("size 22 77")?;
-        screen.send(&["sed -u s/^/sed:/", "Enter", "typed", "Enter"])?;
+        // The shell has given the terminal back to line mode once its command runs; before, it would take the text.
+        screen.send(&["echo started; sed -u s/^/sed:/", "Enter"])?;
+        screen.wait_for_line("started")?;
+        screen.send(&["typed", "Enter"])?;
         screen.wait_for_line("sed:typed")?;
         screen.send(&["C-c"])?;
         screen.wait_for_last_line("ready>")?;

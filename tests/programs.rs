@@ -150,7 +150,10 @@ fn interactive_shell(shell: &Command) -> Result<(), String> {
     screen.send(&["echo size $(stty size); test -t 0 && echo on a terminal", "Enter"])?;
     screen.wait_for_line("size 25 90")?;
     screen.wait_for_line("on a terminal")?;
-    screen.send(&["sed -u s/^/sed:/", "Enter", "typed", "Enter"])?;
+    // The shell has given the terminal back to line mode once its command runs; before, it would take the text.
+    screen.send(&["echo started; sed -u s/^/sed:/", "Enter"])?;
+    screen.wait_for_line("started")?;
+    screen.send(&["typed", "Enter"])?;
     screen.wait_for_line("sed:typed")?;
     screen.send(&["C-z"])?;
     screen.wait_for_text("Stopped")?;
