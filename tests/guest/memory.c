@@ -191,7 +191,9 @@ TEST(mremap_grows_moves_and_shrinks) {
     CHECK(mprotect(wall + PAGE, PAGE, PROT_READ) == 0);
     CHECK_ERR(mremap(wall, PAGE, 2 * PAGE, 0), ENOMEM);
     CHECK_ERR(mremap(wall + 1, PAGE, PAGE, 0), EINVAL);
-    CHECK_ERR(mremap(p, PAGE, 2 * PAGE, MREMAP_MAYMOVE), EFAULT);
+    char *gone = anonymous(1);
+    CHECK(munmap(gone, PAGE) == 0);
+    CHECK_ERR(mremap(gone, PAGE, 2 * PAGE, MREMAP_MAYMOVE), EFAULT);
     CHECK_ERR(mremap(wall, PAGE, 0, 0), EINVAL);
 }
 
