@@ -32,8 +32,25 @@ pub struct SandboxSpec {
     pub host_uds: HostUds,
     /// `linux.timeOffsets` in nanoseconds.
     pub time_offsets: TimeOffsets,
+    /// What the container's user ids are on the host, as `/proc/PID/uid_map` shows it; empty: not mapped.
+    #[serde(default)]
+    pub uid_mappings: Vec<IdRange>,
+    /// The same for groups.
+    #[serde(default)]
+    pub gid_mappings: Vec<IdRange>,
     /// The first container.
     pub container: ContainerSpec,
+}
+
+/// A line of `/proc/PID/uid_map`, `user_namespaces(7)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// First id inside.
+    pub inside: u32,
+    /// First id outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// A platform by name. `systrap` is an alias that the command line resolves.

@@ -111,7 +111,8 @@ pub fn sys_getrusage(task: &Arc<Task>, who: i32, usage: UserAddress) -> SysResul
     task.write_value(usage.address(), &usage_of(times, peak))
 }
 
-fn usage_of(times: CpuTimes, peak_bytes: u64) -> Rusage {
+/// The usage of a process as far as it is known: times, and the most writable memory it had mapped, in bytes.
+pub(crate) fn usage_of(times: CpuTimes, peak_bytes: u64) -> Rusage {
     let timeval = |nanoseconds: u64| Timeval::from_ns(i64::try_from(nanoseconds).unwrap_or(i64::MAX));
     Rusage {
         ru_utime: timeval(times.user_ns),

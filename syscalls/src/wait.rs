@@ -3,20 +3,21 @@
 use std::sync::Arc;
 
 use abi::errno::{EINVAL, ESRCH, SysResult};
-use abi::process::{P_ALL, P_PGID, P_PID, P_PIDFD, Rusage, WaitOptions};
+use abi::process::{P_ALL, P_PGID, P_PID, P_PIDFD, WaitOptions};
 use abi::signal_info::SigInfo;
 use abi::signals::SIGCHLD;
-use abi::time::Timeval;
 use abi::user::UserAddress;
 use sentry::fs::pidfd;
-use sentry::task::{CpuTimes, Task, ThreadGroup, WaitFor, WaitKinds, WaitRequest};
+use sentry::task::{Task, ThreadGroup, WaitFor, WaitKinds, WaitRequest, WaitResult};
 use sentry::wait::CallResult;
 
 use crate::table::{Entry, Support, call};
 
 /// The calls of this file.
-pub const CALLS: &[Entry] =
-    &[call!(WAIT4, sys_wait4, wait 4, Support::Full), call!(WAITID, sys_waitid, wait 5, Support::Full)];
+pub const CALLS: &[Entry] = &[
+    call!(WAIT4, sys_wait4, wait 4, Support::Partial("of the usage only times and ru_maxrss (the most writable memory mapped)")),
+    call!(WAITID, sys_waitid, wait 5, Support::Full),
+];
 
 fn kinds(options: WaitOptions) -> WaitKinds {
     if options.contains(WaitOptions::__WALL) {
@@ -65,7 +66,7 @@ pub async fn sys_wait4(
     if !status.is_null() {
         task.write_value(status.address(), &result.event.wait_status())?;
     }
-    write_usage(task, usage, result.times)?;
+    write_usage(task, usage, &result)?;
     Ok(result.pid)
 }
 
@@ -106,8 +107,8 @@ pub async fn sys_waitid(
         keep: options.contains(WaitOptions::WNOWAIT),
     };
     let result = task.wait_for_child(request).await?;
-    if let Some(result) = result {
-        write_usage(task, usage, result.times)?;
+    if let Some(result) = &result {
+        write_usage(task, usage, result)?;
     }
     if !info.is_null() {
         let shown = result.map_or_else(SigInfo::default, |result| {
@@ -120,12 +121,10 @@ pub async fn sys_waitid(
     Ok(())
 }
 
-fn write_usage(task: &Task, address: UserAddress, times: CpuTimes) -> SysResult<()> {
+fn write_usage(task: &Task, address: UserAddress, result: &WaitResult) -> SysResult<()> {
     if address.is_null() {
         return Ok(());
     }
-    let timeval = |nanoseconds: u64| Timeval::from_ns(i64::try_from(nanoseconds).unwrap_or(i64::MAX));
-    let usage =
-        Rusage { ru_utime: timeval(times.user_ns), ru_stime: timeval(times.system_ns), ..Rusage::default() };
+    let usage = crate::limits::usage_of(result.times, result.peak_bytes);
     task.write_value(address.address(), &usage)
 }

@@ -165,6 +165,8 @@ impl Do {
             sysctl: std::collections::BTreeMap::default(),
             host_uds: globals.host_uds,
             time_offsets: TimeOffsets::default(),
+            uid_mappings: Vec::new(),
+            gid_mappings: Vec::new(),
             container,
         };
         Ok(Plan {

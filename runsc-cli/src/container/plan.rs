@@ -74,13 +74,4 @@ pub enum NetworkNamespace {
     Join(PathBuf),
 }
 
-/// A line of `/proc/PID/uid_map`, `user_namespaces(7)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdRange {
-    /// First id inside.
-    pub inside: u32,
-    /// First id outside.
-    pub outside: u32,
-    /// How many.
-    pub count: u32,
-}
+pub use sentry::spec::IdRange;

@@ -40,7 +40,7 @@ pub(super) struct Plan {
 
 /// Offers file systems and drivers to `mount(2)` and `open(2)`.
 pub(super) fn register(kernel: &Arc<Kernel>, spec: &SandboxSpec, machine: HostMachine) {
-    let facts = proc::Facts::new(Arc::clone(kernel), machine, spec.limits, spec.sysctl.clone());
+    let facts = proc::Facts::new(Arc::clone(kernel), machine, spec);
     let memory_limit_bytes = spec.limits.memory_bytes;
     for (name, instance) in
         [("proc", proc::new(&facts)), ("sysfs", sys::new(&facts)), ("cgroup2", cgroup::new(&facts))]

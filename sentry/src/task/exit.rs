@@ -16,7 +16,9 @@ impl Task {
         self.clear_child_tid().await;
         self.finish_vfork();
         self.leave_host();
-        self.memory().leave();
+        let memory = self.memory();
+        self.group.peak_resident.fetch_max(memory.writable_bytes(), Ordering::Relaxed);
+        memory.leave();
         self.close_files();
         self.group.timers.forget_task(self.tid());
         let last = self.group.remove_task(self);

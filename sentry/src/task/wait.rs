@@ -57,6 +57,8 @@ pub struct WaitResult {
     pub event: ChildEvent,
     /// What it used, for `rusage`.
     pub times: CpuTimes,
+    /// The most writable memory it had mapped, in bytes.
+    pub peak_bytes: u64,
 }
 
 impl Task {
@@ -96,7 +98,8 @@ impl Task {
             .map_or_else(|| child.last_uid.load(Ordering::Relaxed), |task| task.credentials().uid);
         let past = *child.past_times.lock();
         let times = past.plus(*child.child_times.lock());
-        let result = |event| Some(WaitResult { pid: child.pid, uid, event, times });
+        let peak_bytes = child.peak_resident.load(Ordering::Relaxed);
+        let result = |event| Some(WaitResult { pid: child.pid, uid, event, times, peak_bytes });
         if request.exited
             && let Some(status) = child.zombie_status()
         {

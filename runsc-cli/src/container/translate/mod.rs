@@ -63,6 +63,8 @@ pub fn plan(globals: &Globals, id: &ContainerId, bundle: PathBuf, spec: &Spec) -
         sysctl: linux.sysctl().clone().unwrap_or_default().into_iter().collect(),
         host_uds: globals.host_uds,
         time_offsets: time_offsets(&linux)?,
+        uid_mappings: id_ranges(linux.uid_mappings().as_ref()),
+        gid_mappings: id_ranges(linux.gid_mappings().as_ref()),
         container,
     };
     Ok(Plan {

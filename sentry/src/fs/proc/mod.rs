@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use crate::fs::generated::{Body, Context, Generated};
 use crate::kernel::Kernel;
-use crate::spec::SandboxLimits;
+use crate::spec::{IdRange, SandboxLimits, SandboxSpec};
 
 /// `PROC_SUPER_MAGIC`
 const MAGIC: u64 = 0x9fa0;
@@ -38,6 +38,8 @@ pub struct Facts {
     pub machine: HostMachine,
     /// What the sandbox may use of it.
     pub limits: SandboxLimits,
+    /// What IDs inside are outside: of users, of groups.
+    id_maps: [Vec<IdRange>; 2],
     /// Values of `linux.sysctl`, by dotted name.
     sysctl: BTreeMap<String, String>,
     /// `/proc/sys/kernel/random/boot_id`
@@ -46,15 +48,18 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Facts about a kernel on a machine. `sysctl` are the values that the container's configuration gives to `/proc/sys`.
-    pub fn new(
-        kernel: Arc<Kernel>,
-        machine: HostMachine,
-        limits: SandboxLimits,
-        sysctl: BTreeMap<String, String>,
-    ) -> Arc<Self> {
+    /// Facts about a kernel on a machine. `spec` says what the container's configuration gives to `/proc`.
+    pub fn new(kernel: Arc<Kernel>, machine: HostMachine, spec: &SandboxSpec) -> Arc<Self> {
         let (boot_id, load) = (sysctl::random_uuid(), load::LoadAverage::default());
-        Arc::new(Self { kernel, machine, limits, sysctl, boot_id, load })
+        Arc::new(Self {
+            kernel,
+            machine,
+            limits: spec.limits,
+            id_maps: [spec.uid_mappings.clone(), spec.gid_mappings.clone()],
+            sysctl: spec.sysctl.clone(),
+            boot_id,
+            load,
+        })
     }
 
     /// Memory that the sandbox may use, in bytes.

@@ -171,7 +171,7 @@ macro_rules! with_common {
             link("exe", links::exe),
             directory("fd", 0o500, descriptors::fd),
             directory("fdinfo", 0o555, descriptors::fdinfo),
-            text("gid_map", 0o444, settings::id_map),
+            text("gid_map", 0o444, settings::gid_map),
             text("limits", 0o444, limits::limits),
             text("loginuid", 0o444, settings::unset_id),
             text("maps", 0o444, maps::maps).guarded(),
@@ -191,7 +191,7 @@ macro_rules! with_common {
             text("statm", 0o444, memory::statm),
             text("status", 0o444, status::status),
             writable("timerslack_ns", 0o666, settings::timer_slack, settings::set_timer_slack).guarded(),
-            text("uid_map", 0o444, settings::id_map),
+            text("uid_map", 0o444, settings::uid_map),
             text("wchan", 0o444, settings::wchan),
         ]
     };

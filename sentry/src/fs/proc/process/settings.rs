@@ -8,6 +8,7 @@ use abi::errno::{EACCES, EINVAL, SysResult};
 
 use super::Subject;
 use crate::fs::generated::Reader;
+use crate::spec::IdRange;
 use crate::task::Pid;
 use crate::vfs::has;
 
@@ -106,9 +107,21 @@ pub(super) fn unset_id(_subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8
     Ok(u32::MAX.to_string().into_bytes())
 }
 
-/// `/proc/PID/uid_map`, `gid_map`: there is one user namespace, whose IDs are those the container sees.
-pub(super) fn id_map(_subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> {
-    Ok(format!("{:>10} {:>10} {:>10}\n", 0, 0, u32::MAX).into_bytes())
+/// `/proc/PID/uid_map`: there is one user namespace, whose IDs are those the container sees.
+pub(super) fn uid_map(subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> {
+    Ok(id_map(&subject.facts.id_maps[0]))
+}
+
+/// `/proc/PID/gid_map`
+pub(super) fn gid_map(subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> {
+    Ok(id_map(&subject.facts.id_maps[1]))
+}
+
+fn id_map(ranges: &[IdRange]) -> Vec<u8> {
+    let all = [IdRange { inside: 0, outside: 0, count: u32::MAX }];
+    let line = |range: &IdRange| format!("{:>10} {:>10} {:>10}\n", range.inside, range.outside, range.count);
+    let shown = if ranges.is_empty() { &all } else { ranges };
+    shown.iter().map(line).collect::<String>().into_bytes()
 }
 
 /// `/proc/PID/setgroups`
