@@ -259,3 +259,33 @@ TEST(a_process_with_such_a_thread_still_exits) {
     CHECK_EXIT(pid, 9);
     still_works();
 }
+
+TEST(an_execution_beside_such_a_thread_succeeds_or_kills_the_process) {
+    look_for_foreign_pages();
+    volatile int *flag = shared_flag();
+    pid_t pid = CHILD({
+        quiet_child();
+        pthread_t t;
+        pthread_create(&t, NULL, spin_in_thread, (void *)flag);
+        wait_for_flag(flag);
+        dup2(open("/dev/null", O_WRONLY), 1);
+        execl("/proc/self/exe", "program", "--list", NULL);
+    });
+    int st;
+    CHECK(waitpid(pid, &st, 0) == pid);
+    CHECK((WIFEXITED(st) && WEXITSTATUS(st) == 0) || (WIFSIGNALED(st) && WTERMSIG(st) == SIGKILL));
+    still_works();
+}
+
+TEST(the_vsyscall_page_gives_the_time_or_a_signal) {
+    pid_t pid = CHILD({
+        quiet_child();
+        long (*get_time)(long *) = (long (*)(long *))0xffffffffff600400;
+        long got = get_time(NULL), now = time(NULL);
+        _exit(got >= now - 2 && got <= now ? 7 : 8);
+    });
+    int st;
+    CHECK(waitpid(pid, &st, 0) == pid);
+    CHECK(WIFSIGNALED(st) || (WIFEXITED(st) && WEXITSTATUS(st) == 7));
+    still_works();
+}

@@ -300,3 +300,39 @@ fn forward_signals(handler: &dyn ControlHandler, terminal: Option<&OwnedFd>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const MAKE_IT_PANIC: &str = "RUNSC_TEST_PANIC";
+
+    /// The test is run again as a process of its own, which panics in a thread and would then wait for ever.
+    #[test]
+    fn a_panic_in_any_thread_ends_the_process_with_status_125_and_a_message() {
+        if std::env::var_os(MAKE_IT_PANIC).is_some() {
+            end_on_panic();
+            drop(
+                thread::Builder::new()
+                    .name("worker-7".into())
+                    .spawn(|| panic!("out of cheese"))
+                    .unwrap()
+                    .join(),
+            );
+            loop {
+                thread::park();
+            }
+        }
+        let name = thread::current().name().unwrap().to_owned();
+        let program = std::env::current_exe().unwrap();
+        let output =
+            Command::new(program).args([&name, "--exact", "--nocapture"]).env(MAKE_IT_PANIC, "1").output();
+        let output = output.unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{message}");
+        assert!(message.contains("the sentry panicked in thread worker-7"), "{message}");
+        assert!(message.contains("out of cheese"), "{message}");
+    }
+}

@@ -55,7 +55,7 @@ impl<'a> Container<'a> {
         let log = self.bundle.path().join("runtime.log");
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "exec \"$@\" >/dev/null 2>&1 </dev/null", "quietly"]).arg(self.runtime.binary());
-        command.arg("--root").arg(self.runtime.state_dir()).arg("--log").arg(&log).args(arguments);
+        command.args(self.runtime.global_arguments()).arg("--log").arg(&log).args(arguments);
         if with_bundle {
             command.arg("--bundle").arg(self.bundle.path());
         }
@@ -95,6 +95,15 @@ impl<'a> Container<'a> {
     pub fn pid(&self) -> Result<i32, String> {
         let pid = self.state()?["pid"].as_i64().unwrap_or(0);
         i32::try_from(pid).map_err(|e| e.to_string())
+    }
+
+    /// The gofer's pid, from the container's record.
+    pub fn gofer_pid(&self) -> Result<i32, String> {
+        let path = self.runtime.state_dir().join(&self.id).join("state.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let record: Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        let pid = record.pointer("/gofer/pid").and_then(Value::as_i64);
+        pid.and_then(|pid| i32::try_from(pid).ok()).ok_or_else(|| format!("no gofer in {text}"))
     }
 
     pub fn wait_for_status(&self, want: &str) -> Result<(), String> {

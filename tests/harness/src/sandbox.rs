@@ -28,6 +28,7 @@ pub struct Runtime {
     binary: PathBuf,
     is_ours: bool,
     state: tempfile::TempDir,
+    platform: Option<Platform>,
 }
 
 impl Runtime {
@@ -39,7 +40,12 @@ impl Runtime {
         let is_ours = other.is_none();
         let binary = other.unwrap_or_else(|| built.into());
         let binary = binary.canonicalize().map_err(|e| format!("{}: {e}", binary.display()))?;
-        Ok(Runtime { binary, is_ours, state })
+        Ok(Runtime { binary, is_ours, state, platform: None })
+    }
+
+    /// The same, always on this platform (a stand-in has none).
+    pub fn with_platform(self, platform: Platform) -> Runtime {
+        Runtime { platform: self.is_ours.then_some(platform), ..self }
     }
 
     pub fn binary(&self) -> &Path {
@@ -59,8 +65,17 @@ impl Runtime {
     /// `runsc --root DIR ARGS...`
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--root").arg(self.state_dir()).args(arguments);
+        command.args(self.global_arguments()).args(arguments);
         command
+    }
+
+    /// What comes before the subcommand.
+    pub fn global_arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut all = vec!["--root".into(), self.state_dir().into()];
+        if let Some(platform) = self.platform {
+            all.extend(["--platform".into(), platform.name().into()]);
+        }
+        all
     }
 
     /// `runsc --root DIR --platform P ARGS...`, without the platform for a stand-in.
