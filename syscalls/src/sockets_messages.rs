@@ -5,7 +5,7 @@
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use abi::errno::{EAGAIN, EINVAL, EMSGSIZE, ENOBUFS, SysResult};
+use abi::errno::{EINVAL, EMSGSIZE, ENOBUFS, SysResult};
 use abi::file_calls::UIO_MAXIOV;
 use abi::sockets::{MMSG_MAX, MMsgHdr, MsgFlags, MsgHdr, OPTMEM_MAX, SCM_CREDENTIALS, SOCKADDR_STORAGE_SIZE};
 use abi::time::Timespec;
@@ -210,7 +210,7 @@ pub fn sys_recvfrom<'a>(
 ) -> Reply<'a> {
     let begin = || {
         let file = socket_file(task, fd)?;
-        check_receive_flags(flags)?;
+        check_flags(flags)?;
         Receive::new(file, UserBuffers::one(buffer.address(), length), flags)
     };
     start_receive(task, begin(), move |task, result, received| {
@@ -222,13 +222,6 @@ pub fn sys_recvfrom<'a>(
     })
 }
 
-/// Out-of-band data and error queues do not exist here.
-fn check_receive_flags(flags: MsgFlags) -> SysResult<()> {
-    check_flags(flags)?;
-    // Linux's Unix sockets have an error queue in which there is never anything.
-    if flags.contains(MsgFlags::MSG_ERRQUEUE) { Err(EAGAIN) } else { Ok(()) }
-}
-
 fn new_receive(
     task: &Task,
     file: &Arc<FileDescription>,
@@ -237,7 +230,7 @@ fn new_receive(
 ) -> SysResult<Receive> {
     name_length(header)?;
     let buffers = message_buffers(task, header)?;
-    check_receive_flags(flags)?;
+    check_flags(flags)?;
     Receive::new(Arc::clone(file), buffers, flags)
 }
 

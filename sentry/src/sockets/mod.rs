@@ -121,6 +121,8 @@ pub struct ReceiveFlags {
     pub peek: bool,
     /// The call may wait; of some ends only such calls are told.
     pub waits: bool,
+    /// The call has received enough already: what is pending besides bytes is left for the next one.
+    pub satisfied: bool,
 }
 
 /// A family's own part of a socket.
@@ -283,7 +285,7 @@ impl FileOps for Socket {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let flags = ReceiveFlags { peek: false, waits: !file.is_nonblocking() };
+        let flags = ReceiveFlags { waits: !file.is_nonblocking(), ..ReceiveFlags::default() };
         let mut received = Received::default();
         self.ops.receive(buffer, flags, &mut received)
     }

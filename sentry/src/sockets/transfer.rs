@@ -217,6 +217,7 @@ impl Receive {
         let flags = ReceiveFlags {
             peek: self.flags.contains(MsgFlags::MSG_PEEK),
             waits: may_wait(&self.file, self.flags),
+            satisfied: self.done >= self.target(),
         };
         let file = Arc::clone(&self.file);
         let count = socket_of(&file)?.ops().receive(&mut bytes, flags, &mut self.received)?;

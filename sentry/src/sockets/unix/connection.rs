@@ -300,7 +300,7 @@ impl UnixSocket {
         }
         self.queue().wake_all();
         Self::announce_room(waiting);
-        self.table.collect();
+        self.table.collect_in_turn();
     }
 
     /// `SocketOps`'s name for [`UnixSocket::accept_one`].

@@ -93,7 +93,7 @@ impl UnixSocket {
         let bytes = draft.bytes.to_vec();
         let has_rights = !draft.ancillary.rights.is_empty();
         if has_rights {
-            self.table.collect();
+            self.table.collect_in_turn();
         }
         {
             let mut flight = has_rights.then(|| self.table.flight.lock());
@@ -108,6 +108,7 @@ impl UnixSocket {
                 if asked || theirs.pending { said.or_else(|| draft.task.map(sender_of)) } else { said };
             // Charged only now: giving a charge back announces room.
             let charge = self.sender.charge(bytes.len());
+            theirs.with_rights += usize::from(rights.is_some());
             theirs.inbox.push_back(Message { bytes, consumed: 0, rights, credentials, from, charge });
         }
         to.queue().wake(PollEvents::READABLE);
@@ -195,8 +196,7 @@ impl UnixSocket {
         received: &mut Received,
     ) -> SysResult<usize> {
         let (message, files, waiting, count) = {
-            let mut flight = self.table.flight.lock();
-            let mut state = self.state.lock();
+            let (mut flight, mut state) = self.lock_for_receive();
             if self.kind == SOCK_SEQPACKET && !matches!(state.role, Role::Connected(_)) {
                 return Err(ENOTCONN);
             }
@@ -219,7 +219,8 @@ impl UnixSocket {
                 return Ok(count);
             }
             let mut message = state.inbox.pop_front();
-            let files = flight.leave(message.as_mut().and_then(|message| message.rights.take()));
+            let rights = message.as_mut().and_then(|message| message.rights.take());
+            let files = state.land(flight.as_deref_mut(), rights);
             (message, files, std::mem::take(&mut state.waiting), count)
         };
         received.rights.extend(files);
@@ -247,12 +248,15 @@ impl UnixSocket {
     ) -> SysResult<usize> {
         let mut done = Vec::new();
         let count = {
-            let mut flight = self.table.flight.lock();
-            let mut state = self.state.lock();
+            let (mut flight, mut state) = self.lock_for_receive();
             if !matches!(state.role, Role::Connected(_)) {
                 return Err(EINVAL);
             }
             if state.inbox.is_empty() {
+                if flags.satisfied {
+                    // What is pending is for the next call.
+                    return Err(EAGAIN);
+                }
                 if let Some(error) = state.error.take() {
                     return Err(error);
                 }
@@ -262,7 +266,7 @@ impl UnixSocket {
             if flags.peek {
                 self.peek_stream(&state, buffer, received)
             } else {
-                self.take_stream(&mut state, &mut flight, buffer, received, &mut done)
+                self.take_stream(&mut state, flight.as_deref_mut(), buffer, received, &mut done)
             }
         };
         received.length += count;
@@ -303,7 +307,7 @@ impl UnixSocket {
     fn take_stream(
         &self,
         state: &mut State,
-        flight: &mut super::Flight,
+        mut flight: Option<&mut super::Flight>,
         buffer: &mut [u8],
         received: &mut Received,
         done: &mut Vec<Message>,
@@ -319,8 +323,10 @@ impl UnixSocket {
             count += copied;
             message.consumed += copied;
             // Descriptors come with the first of their bytes.
-            received.rights.extend(flight.leave(message.rights.take()));
-            if !message.rest().is_empty() {
+            let rights = message.rights.take();
+            let partial = !message.rest().is_empty();
+            received.rights.extend(state.land(flight.as_deref_mut(), rights));
+            if partial {
                 break;
             }
             done.extend(state.inbox.pop_front());

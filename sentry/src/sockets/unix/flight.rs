@@ -2,8 +2,9 @@
 //!
 //! A socket whose descriptor lies in its own queue (or in a ring of queues) is held by nothing but itself.
 //! [`Table::collect`] finds such rings: of all sockets under way it takes those whose files are held by
-//! queues only, keeps what a live socket's queue leads to, and empties the queues of the rest. It runs when a
-//! socket ends and when descriptors are sent, so a ring lives until the next of either.
+//! queues only, keeps what a live socket's queue leads to, and empties the queues of the rest. It runs when
+//! sockets end and when descriptors are sent, the less often the more are under way, so that its cost is shared by
+//! those that cause it; a ring lives until then.
 //!
 //! Lock order: the flight, then one socket's state. A message with descriptors enters and leaves a queue under
 //! the flight's lock, so that the collector sees each either in a queue or not under way at all.
@@ -22,6 +23,9 @@ use crate::vfs::{FileDescription, has};
 
 /// Descriptors under way in the whole kernel, also with privilege.
 pub const IN_FLIGHT_MAX: usize = 1 << 16;
+
+/// A collection looks at so many sockets under way for each occasion there was for it.
+const SOCKETS_PER_OCCASION: usize = 16;
 
 /// Descriptors in a message.
 pub struct Rights {
@@ -44,6 +48,8 @@ pub struct Flight {
     by_user: HashMap<u32, usize>,
     /// Those that are Unix sockets, by the identity of their description.
     sockets: HashMap<u64, Flying>,
+    /// Occasions to collect since the last collection.
+    occasions: usize,
 }
 
 /// The Unix socket behind a file.
@@ -154,6 +160,22 @@ impl Flight {
 }
 
 impl Table {
+    /// Collects if enough has happened since the last time.
+    pub fn collect_in_turn(&self) {
+        if is_discarding() {
+            return;
+        }
+        {
+            let mut flight = self.flight.lock();
+            flight.occasions += 1;
+            if flight.sockets.is_empty() || flight.occasions * SOCKETS_PER_OCCASION < flight.sockets.len() {
+                return;
+            }
+            flight.occasions = 0;
+        }
+        self.collect();
+    }
+
     /// Empties the queues of sockets that nobody can reach.
     pub fn collect(&self) {
         let mut messages: Vec<Message> = Vec::new();
@@ -177,6 +199,10 @@ impl Table {
 thread_local! {
     /// What is being dropped by this thread; a socket that ends meanwhile adds its queue instead of recursing.
     static GRAVE: std::cell::RefCell<Option<Vec<Arc<FileDescription>>>> = const { std::cell::RefCell::new(None) };
+}
+
+fn is_discarding() -> bool {
+    GRAVE.with_borrow(Option::is_some)
 }
 
 /// Drops messages and files. Sockets among the files may hold further messages; the depth of the stack does not

@@ -23,13 +23,14 @@ use std::sync::{Arc, Weak};
 
 use abi::errno::{EPROTONOSUPPORT, ESOCKTNOSUPPORT, Errno, SysResult};
 use abi::sockets::{AF_UNIX, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, Ucred};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{SocketFamily, SocketOps};
 use crate::kernel::Kernel;
 use crate::task::Task;
+use crate::vfs::FileDescription;
 use crate::wait::{PollEvents, WaitQueue};
-use flight::Flight;
+use flight::{Flight, Rights};
 use message::{Message, Sender};
 use names::Bound;
 
@@ -132,6 +133,8 @@ struct State {
     role: Role,
     name: Option<Arc<Bound>>,
     inbox: VecDeque<Message>,
+    /// How many messages in `inbox` have descriptors.
+    with_rights: usize,
     /// Will not receive, will not send.
     receive_shut: bool,
     send_shut: bool,
@@ -170,6 +173,7 @@ impl UnixSocket {
                 role: Role::Idle,
                 name: None,
                 inbox: VecDeque::new(),
+                with_rights: 0,
                 receive_shut: false,
                 send_shut: false,
                 error: None,
@@ -240,12 +244,24 @@ impl UnixSocket {
     fn take_queue(&self) -> Vec<Message> {
         let (mut messages, pending) = {
             let mut state = self.state.lock();
+            state.with_rights = 0;
             (Vec::from(std::mem::take(&mut state.inbox)), state.pending_connections())
         };
         for connection in pending {
             messages.extend(connection.take_queue());
         }
         messages
+    }
+
+    /// Locks what a receive changes: the flight too if there are descriptors to be received.
+    fn lock_for_receive(&self) -> (Option<MutexGuard<'_, Flight>>, MutexGuard<'_, State>) {
+        let state = self.state.lock();
+        if state.with_rights == 0 {
+            return (None, state);
+        }
+        drop(state);
+        let flight = self.table.flight.lock();
+        (Some(flight), self.state.lock())
     }
 
     /// Has `other` woken when this one has room again.
@@ -278,6 +294,13 @@ impl State {
             Role::Listening { pending, backlog } => pending.len() > *backlog,
             _ => self.inbox.len() > DATAGRAM_BACKLOG,
         }
+    }
+
+    /// Takes the descriptors of a message in the queue out of flight.
+    fn land(&mut self, flight: Option<&mut Flight>, rights: Option<Rights>) -> Vec<Arc<FileDescription>> {
+        let (Some(flight), Some(rights)) = (flight, rights) else { return Vec::new() };
+        self.with_rights -= 1;
+        flight.leave(Some(rights))
     }
 
     const fn is_shut(&self) -> bool {
