@@ -6,6 +6,7 @@ use std::sync::Arc;
 use abi::errno::{EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, SysResult};
 use platform::{MemoryError, MemoryOperation, Protection, Sharing};
 
+use super::map::RegionMap;
 use super::{Backing, HostFile, MemoryManager, PAGE_SIZE, REGIONS_MAX, Region, RegionFlags};
 use crate::task::{Limits, Resource, Task};
 use crate::vfs::FileDescription;
@@ -64,6 +65,21 @@ pub(super) fn round_up(length: u64) -> SysResult<u64> {
     length.checked_add(PAGE_SIZE - 1).map(|length| length & !(PAGE_SIZE - 1)).ok_or(ENOMEM)
 }
 
+/// How much of `start..end` counts against `RLIMIT_DATA` now.
+fn data_bytes(regions: &RegionMap, start: u64, end: u64) -> u64 {
+    regions
+        .overlapping(start, end)
+        .filter(|region| region.is_data())
+        .map(|region| region.part(start, end).length())
+        .sum()
+}
+
+/// `RLIMIT_DATA`. A limit of 0 means the hard one, as on Linux (programs have long set it to 0 to keep `brk` from working).
+fn data_limit(limits: &Limits) -> u64 {
+    let limit = limits.get(Resource::Data);
+    if limit.soft == 0 { limit.hard } else { limit.soft }
+}
+
 const fn is_aligned(address: u64) -> bool {
     address.is_multiple_of(PAGE_SIZE)
 }
@@ -85,6 +101,17 @@ impl MemoryManager {
             space.regions.overlapping(start, end).map(|old| old.part(start, end).length()).sum();
         if space.regions.total() - replaced + length > limits.soft(Resource::AddressSpace) {
             return Err(ENOMEM);
+        }
+        let is_shared = match request.source {
+            MapSource::SharedAnonymous => true,
+            MapSource::File { shared, .. } => shared,
+            MapSource::Anonymous => false,
+        };
+        if request.protection.write && !is_shared && Region::may_be_data(request.flags) {
+            let replaced: u64 = data_bytes(&space.regions, start, end);
+            if space.regions.data() - replaced + length > data_limit(limits) {
+                return Err(ENOMEM);
+            }
         }
         // A mapping in the middle of another splits it: two more at most.
         if space.regions.count() + 2 > REGIONS_MAX {
@@ -246,7 +273,7 @@ impl Task {
         }
         let end = memory.range(start, length, ENOMEM)?;
         let _gate = memory.gate.enter().await;
-        memory.check_protect(start, end, protection)?;
+        memory.check_protect(start, end, protection, &self.group.limits)?;
         self.change_memory(&[MemoryOperation::Protect { address: start, length: end - start, protection }])
             .await?;
         memory.enter_protection(start, end, protection);
@@ -278,7 +305,7 @@ impl Task {
             return Some(Err(EINVAL));
         }
         let end = memory.range(start, length, ENOMEM).ok()?;
-        if let Err(errno) = memory.check_protect(start, end, protection) {
+        if let Err(errno) = memory.check_protect(start, end, protection, &self.group.limits) {
             return Some(Err(errno));
         }
         memory.enter_protection(start, end, protection);
@@ -509,7 +536,7 @@ impl MemoryManager {
         if end > self.layout.max_address { Err(too_far) } else { Ok(end) }
     }
 
-    fn check_protect(&self, start: u64, end: u64, protection: Protection) -> SysResult<()> {
+    fn check_protect(&self, start: u64, end: u64, protection: Protection, limits: &Limits) -> SysResult<()> {
         let space = self.space.lock();
         if !space.regions.is_covered(start, end) {
             return Err(ENOMEM);
@@ -521,7 +548,18 @@ impl MemoryManager {
             let shared = region.flags.contains(RegionFlags::SHARED);
             protection.write && shared && !region.may_write || protection.execute && !region.may_execute
         };
-        if space.regions.overlapping(start, end).any(refused) { Err(EACCES) } else { Ok(()) }
+        if space.regions.overlapping(start, end).any(refused) {
+            return Err(EACCES);
+        }
+        let becomes_data =
+            |region: &&Region| protection.write && !region.is_data() && Region::may_be_data(region.flags);
+        let more: u64 = space
+            .regions
+            .overlapping(start, end)
+            .filter(becomes_data)
+            .map(|region| region.part(start, end).length())
+            .sum();
+        if more != 0 && space.regions.data() + more > data_limit(limits) { Err(ENOMEM) } else { Ok(()) }
     }
 
     fn enter_protection(&self, start: u64, end: u64, protection: Protection) {
@@ -563,6 +601,9 @@ impl MemoryManager {
         let grown = to_length.saturating_sub(from_length);
         let space = self.space.lock();
         if space.regions.total().saturating_add(grown) > limits.soft(Resource::AddressSpace) {
+            return Err(ENOMEM);
+        }
+        if region.is_data() && grown != 0 && space.regions.data().saturating_add(grown) > data_limit(limits) {
             return Err(ENOMEM);
         }
         if region.flags.contains(RegionFlags::LOCKED) && grown > limits.soft(Resource::LockedMemory) {

@@ -14,11 +14,18 @@ pub(super) struct RegionMap {
     regions: BTreeMap<u64, Region>,
     /// Sum of lengths.
     total: u64,
+    /// Sum of the lengths of those that count as data ([`Region::is_data`]).
+    data: u64,
 }
 
 impl RegionMap {
     pub(super) const fn total(&self) -> u64 {
         self.total
+    }
+
+    /// Bytes of data ([`Region::is_data`]), which `RLIMIT_DATA` limits.
+    pub(super) const fn data(&self) -> u64 {
+        self.data
     }
 
     pub(super) fn count(&self) -> usize {
@@ -67,7 +74,7 @@ impl RegionMap {
         let mut removed = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(region) = self.regions.remove(&key) else { continue };
-            self.total -= region.length();
+            self.uncount(&region);
             if region.start < start {
                 self.put(region.part(region.start, start));
             }
@@ -86,7 +93,7 @@ impl RegionMap {
         {
             let key = before.start;
             if let Some(before) = self.regions.remove(&key) {
-                self.total -= before.length();
+                self.uncount(&before);
                 region = Region { end: region.end, ..before };
             }
         }
@@ -94,15 +101,26 @@ impl RegionMap {
             && region.is_continued_by(behind)
         {
             let end = behind.end;
-            self.total -= behind.length();
-            self.regions.remove(&region.end);
+            if let Some(behind) = self.regions.remove(&region.end) {
+                self.uncount(&behind);
+            }
             region.end = end;
         }
         self.put(region);
     }
 
+    const fn uncount(&mut self, region: &Region) {
+        self.total -= region.length();
+        if region.is_data() {
+            self.data -= region.length();
+        }
+    }
+
     fn put(&mut self, region: Region) {
         self.total += region.length();
+        if region.is_data() {
+            self.data += region.length();
+        }
         self.regions.insert(region.start, region);
     }
 

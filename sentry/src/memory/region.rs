@@ -109,6 +109,16 @@ impl Region {
         self.end - self.start
     }
 
+    /// Whether it counts against `RLIMIT_DATA`: private, writable, and no stack (`man 2 getrlimit`).
+    pub(super) const fn is_data(&self) -> bool {
+        self.protection.write && Self::may_be_data(self.flags)
+    }
+
+    /// Whether a writable mapping with such flags is data.
+    pub(super) const fn may_be_data(flags: RegionFlags) -> bool {
+        !flags.intersects(RegionFlags::SHARED.union(RegionFlags::STACK))
+    }
+
     /// Whether `next` lies directly behind and differs in nothing.
     pub(super) fn is_continued_by(&self, next: &Self) -> bool {
         self.end == next.start

@@ -28,11 +28,17 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// Threads of a user, those under way included.
+    /// Threads of a user: those under way, and zombies too, which count until they are waited for.
     fn of_user(&self, uid: u32) -> u64 {
         let made = self.tasks.values().filter(|task| task.credentials().uid == uid).count();
         let under_way = self.reserved.values().filter(|owner| **owner == uid).count();
-        (made + under_way) as u64
+        let is_zombie = |pid: &Pid| !self.tasks.contains_key(pid);
+        let zombies = self
+            .groups
+            .iter()
+            .filter(|(pid, group)| is_zombie(pid) && group.last_uid.load(Ordering::Relaxed) == uid)
+            .count();
+        (made + under_way + zombies) as u64
     }
 }
 
