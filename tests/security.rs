@@ -86,7 +86,11 @@ fn injector_works() -> Verdict {
     let mut child =
         Command::new("sleep").arg("100").stdin(Stdio::null()).spawn().map_err(|e| e.to_string())?;
     let pid = child.id().cast_signed();
-    let outcome = system_call(pid, libc::SYS_getpid, [0; 6]);
+    // Until it sleeps it may still be on its way into the program.
+    let asleep =
+        || host::processes().get(&pid).is_some_and(|p| p.state == 'S' && p.command_line == "sleep 100");
+    let outcome = command::eventually("sleep sleeps", LIMIT, asleep)
+        .and_then(|()| system_call(pid, libc::SYS_getpid, [0; 6]));
     let alive = host::exists(pid);
     let _ = child.kill();
     let _ = child.wait();
