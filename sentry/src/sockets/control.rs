@@ -124,7 +124,11 @@ impl Layout {
             self.flags |= MsgFlags::MSG_CTRUNC;
             length = left;
         }
-        let header = CmsgHdr { cmsg_len: length as u64, cmsg_level: SOL_SOCKET, cmsg_type: kind };
+        let header = CmsgHdr {
+            cmsg_len: u64::try_from(length).unwrap_or(u64::MAX),
+            cmsg_level: SOL_SOCKET,
+            cmsg_type: kind,
+        };
         let start = self.bytes.len();
         self.bytes.extend_from_slice(header.as_bytes());
         self.bytes.extend_from_slice(data.get(..length - CMSG_HEADER_SIZE).unwrap_or(data));

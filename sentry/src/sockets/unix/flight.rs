@@ -80,7 +80,7 @@ impl Flight {
         let own = self.by_user.get(&uid).copied().unwrap_or(0);
         let limited = task.is_some_and(|task| {
             let credentials = task.credentials();
-            own as u64 > task.group.limits.soft(Resource::OpenFiles)
+            u64::try_from(own).unwrap_or(u64::MAX) > task.group.limits.soft(Resource::OpenFiles)
                 && !has(&credentials, CAP_SYS_RESOURCE)
                 && !has(&credentials, CAP_SYS_ADMIN)
         });
