@@ -158,7 +158,9 @@ fn interactive_shell(shell: &Command) -> Result<(), String> {
     screen.send(&["C-z"])?;
     screen.wait_for_text("Stopped")?;
     screen.wait_for_last_line("ready>")?;
-    screen.send(&["fg", "Enter", "again", "Enter"])?;
+    screen.send(&["fg", "Enter"])?;
+    screen.wait_for_line("sed -u s/^/sed:/")?;
+    screen.send(&["again", "Enter"])?;
     screen.wait_for_line("sed:again")?;
     screen.send(&["C-c"])?;
     screen.wait_for_last_line("ready>")?;

@@ -11,7 +11,8 @@ prompt() { for i in $(seq 1 300); do [ "$(screen | grep . | tail -n 1)" = 'promp
 $T new-session -d -s main -x 90 -y 20 'PS1="prompt\$ " bash --norc'
 prompt
 $T send-keys -t main 'echo size $(stty size)' Enter; await 'size 20 90'; prompt
-$T send-keys -t main 'sed -u s/^/sed:/' Enter typed Enter; await 'sed:typed'
+# What is typed while the shell still edits lines arrives without a newline: only what follows "now" is for sed.
+$T send-keys -t main 'echo now; sed -u s/^/sed:/' Enter; await now; $T send-keys -t main typed Enter; await 'sed:typed'
 $T send-keys -t main C-c; prompt; $T send-keys -t main 'echo status $?' Enter; await 'status 130'
 $T send-keys -t main 'sh -c "echo running; exec sleep 500"' Enter; await running; $T send-keys -t main C-z; await '\[1\]+  Stopped .*'; prompt
 $T send-keys -t main 'bg' Enter; await '\[1\]+ .* &'; prompt
