@@ -88,7 +88,9 @@ impl Task {
             Outcome::Restart(restart, request) => Some((*restart, *request)),
             _ => None,
         };
-        if restart.is_some() || self.is_interrupted() {
+        // A call that the host is to carry out has to be carried out first: the map says already that it was.
+        let native = matches!(outcome, Outcome::Native);
+        if restart.is_some() || self.is_interrupted() && !native {
             if let Outcome::Return(value) = *outcome
                 && self.prepare_registers(value).await.is_ok()
             {
