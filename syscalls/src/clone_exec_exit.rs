@@ -1,4 +1,4 @@
-//! `fork`, `vfork`, `clone`, `clone3`, `execve`, `execveat`, `exit`, `exit_group`, `set_tid_address`.
+//! `fork`, `vfork`, `clone`, `clone3`, `execve`, `execveat`, `exit`, `exit_group`, `set_tid_address`, `unshare`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +23,7 @@ pub const CALLS: &[Entry] = &[
     call!(EXIT, sys_exit, now 1, Support::Full),
     call!(EXIT_GROUP, sys_exit_group, now 1, Support::Full),
     call!(SET_TID_ADDRESS, sys_set_tid_address, now 1, Support::Full),
+    call!(UNSHARE, sys_unshare, now 1, Support::Partial("no new namespaces")),
 ];
 
 /// Flags that are refused: nothing here can do what they ask for.
@@ -210,4 +211,32 @@ fn exit_status(status: i32) -> ExitStatus {
 pub fn sys_set_tid_address(task: &Arc<Task>, address: UserAddress) -> SysResult<i32> {
     task.clear_child_tid.store(address.address(), Ordering::Relaxed);
     Ok(task.tid())
+}
+
+/// `unshare(2)` <https://man7.org/linux/man-pages/man2/unshare.2.html>
+pub fn sys_unshare(task: &Arc<Task>, flags: CloneFlags) -> SysResult<()> {
+    // There is nothing to undo at the end for System V semaphores, so a list of one's own is no change.
+    const DONE: CloneFlags =
+        CloneFlags::CLONE_FILES.union(CloneFlags::CLONE_FS).union(CloneFlags::CLONE_SYSVSEM);
+    // What cannot be undone: allowed only where nothing is shared.
+    const CHECKED: CloneFlags =
+        CloneFlags::CLONE_THREAD.union(CloneFlags::CLONE_SIGHAND).union(CloneFlags::CLONE_VM);
+    // Namespaces: as on a kernel built without them.
+    if !DONE.union(CHECKED).contains(flags) {
+        return Err(EINVAL);
+    }
+    let shares_memory = flags.contains(CloneFlags::CLONE_VM) && task.memory().users() > 1;
+    // One reference is the group's, one the one counted.
+    let shares_handlers = flags.intersects(CloneFlags::CLONE_SIGHAND | CloneFlags::CLONE_VM)
+        && Arc::strong_count(&task.group.signals.handlers()) > 2;
+    if flags.intersects(CHECKED) && task.group.thread_count() > 1 || shares_memory || shares_handlers {
+        return Err(EINVAL);
+    }
+    if flags.contains(CloneFlags::CLONE_FS) {
+        task.unshare_fs();
+    }
+    if flags.contains(CloneFlags::CLONE_FILES) {
+        task.unshare_files();
+    }
+    Ok(())
 }

@@ -128,9 +128,7 @@ pub fn sys_close_range(task: &Arc<Task>, first: u32, last: u32, flags: CloseRang
         return Err(EINVAL);
     }
     if flags.contains(CloseRangeFlags::CLOSE_RANGE_UNSHARE) {
-        let own = task.files().fork();
-        let shared = task.replace_files(own);
-        drop(shared);
+        task.unshare_files();
     }
     let files = task.files();
     if flags.contains(CloseRangeFlags::CLOSE_RANGE_CLOEXEC) {

@@ -289,3 +289,28 @@ TEST(proc_task_lists_every_thread) {
     CHECK(write(cancel_pipe[1], "x", 1) == 1);
     pthread_join(t, NULL);
 }
+
+static void *leave_what_is_shared(void *arg) {
+    int *pipe_ends = arg;
+    CHECK_ERR(syscall(SYS_unshare, CLONE_THREAD), EINVAL);
+    CHECK_ERR(syscall(SYS_unshare, CLONE_VM), EINVAL);
+    CHECK(syscall(SYS_unshare, CLONE_FILES | CLONE_FS | CLONE_SYSVSEM) == 0);
+    CHECK(close(pipe_ends[0]) == 0);
+    CHECK(chdir("/proc") == 0);
+    umask(0);
+    return NULL;
+}
+TEST(unshare_gives_a_thread_its_own_files_and_directory) {
+    int pipe_ends[2];
+    char directory[256];
+    CHECK(pipe(pipe_ends) == 0 && chdir("/") == 0);
+    umask(022);
+    pthread_t t;
+    pthread_create(&t, NULL, leave_what_is_shared, pipe_ends);
+    pthread_join(t, NULL);
+    CHECK(fcntl(pipe_ends[0], F_GETFD) == 0);
+    CHECK(getcwd(directory, sizeof directory) && !strcmp(directory, "/"));
+    CHECK_EQ(umask(022), 022);
+    CHECK_ERR(syscall(SYS_unshare, 1), EINVAL);
+    CHECK(syscall(SYS_unshare, 0) == 0);
+}

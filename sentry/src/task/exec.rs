@@ -256,13 +256,8 @@ impl Task {
     }
 
     fn close_on_exec(&self) {
-        let mut files = self.files();
-        if Arc::strong_count(&files) > 2 {
-            files = files.fork();
-            let shared = self.replace_files(Arc::clone(&files));
-            drop(shared);
-        }
-        for file in files.remove_where(|_, flags| flags.contains(crate::vfs::FdFlags::CLOEXEC)) {
+        self.unshare_files();
+        for file in self.files().remove_where(|_, flags| flags.contains(crate::vfs::FdFlags::CLOEXEC)) {
             file.ops.flush(self);
         }
     }

@@ -235,6 +235,22 @@ impl Task {
         std::mem::replace(&mut self.files.lock(), files)
     }
 
+    /// Gives the task a descriptor table of its own, if it shares one. (A table of its own stays: it owns record locks.)
+    pub fn unshare_files(&self) {
+        let files = self.files();
+        // One is the task's, one is ours.
+        if Arc::strong_count(&files) > 2 {
+            let shared = self.replace_files(files.fork());
+            drop(shared);
+        }
+    }
+
+    /// Gives the task a root, working directory and umask of its own.
+    pub fn unshare_fs(&self) {
+        let shared = self.replace_fs(self.fs().fork());
+        drop(shared);
+    }
+
     /// Root, working directory, umask.
     pub fn fs(&self) -> Arc<FsContext> {
         self.fs.lock().clone()
