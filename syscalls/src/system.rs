@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use abi::capabilities::CAP_SYS_ADMIN;
 use abi::errno::{EINVAL, EPERM, SysResult};
-use abi::process::Sysinfo;
+use abi::process::{ADDR_NO_RANDOMIZE, Sysinfo};
 use abi::user::UserAddress;
 use sentry::task::Task;
 use sentry::time::{SECOND_NS, boottime_ns};
@@ -26,7 +26,7 @@ pub const CALLS: &[Entry] = &[
         now 1,
         Support::Partial("load averages are 0; free memory is what applications have not mapped")
     ),
-    call!(PERSONALITY, sys_personality, now 1, Support::Partial("only PER_LINUX, without flags")),
+    call!(PERSONALITY, sys_personality, now 1, Support::Partial("only PER_LINUX; of the flags only ADDR_NO_RANDOMIZE")),
     call!(SYSLOG, sys_not_permitted, now 0, Support::Refused(EPERM, "the host's log is not shown")),
     call!(VHANGUP, sys_not_permitted, now 0, OWNER),
     call!(REBOOT, sys_not_permitted, now 0, OWNER),
@@ -92,13 +92,17 @@ pub fn sys_sysinfo(task: &Arc<Task>, info: UserAddress) -> SysResult<()> {
 
 /// `personality(2)` <https://man7.org/linux/man-pages/man2/personality.2.html>
 pub fn sys_personality(task: &Arc<Task>, persona: u32) -> SysResult<u32> {
-    const PER_LINUX: u32 = 0;
     const ONLY_ASK: u32 = u32::MAX;
+    let mut settings = task.settings.lock();
+    let old = if settings.no_randomization { ADDR_NO_RANDOMIZE } else { 0 };
     match persona {
-        PER_LINUX | ONLY_ASK => Ok(PER_LINUX),
+        ONLY_ASK => {}
+        0 | ADDR_NO_RANDOMIZE => settings.no_randomization = persona != 0,
         _ => {
+            drop(settings);
             unimplemented_option(task, "personality", format!("{persona:#x}"), &[persona.into()]);
-            Err(EINVAL)
+            return Err(EINVAL);
         }
     }
+    Ok(old)
 }

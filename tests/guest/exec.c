@@ -3,6 +3,7 @@
 #include "check.h"
 #include <elf.h>
 #include <sys/auxv.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 
 extern char **environ;
@@ -329,3 +330,15 @@ TEST(effective_ids_are_the_files) {
     CHECK(getresuid(&r, &e, &s) == 0 && s == 4242);
 }
 TEST(effective_ids_are_the_callers) { CHECK(geteuid() == getuid() && getegid() == getgid()); }
+
+TEST(addr_no_randomize_puts_programs_at_the_same_place) {
+    static char first[sizeof output];
+    CHECK_EQ(syscall(SYS_personality, ADDR_NO_RANDOMIZE), 0);
+    CHECK_EQ(syscall(SYS_personality, 0xffffffff), ADDR_NO_RANDOMIZE);
+    CHECK_EQ(run_exec("/bin/cat", ARGS("cat", "/proc/self/personality"), NO_ENV), 0);
+    CHECK(!strcmp(output, "00040000\n"));
+    CHECK_EQ(run_exec("/bin/cat", ARGS("cat", "/proc/self/maps"), NO_ENV), 0);
+    strcpy(first, output);
+    CHECK_EQ(run_exec("/bin/cat", ARGS("cat", "/proc/self/maps"), NO_ENV), 0);
+    CHECK(!strcmp(first, output));
+}

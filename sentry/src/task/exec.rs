@@ -57,10 +57,19 @@ struct Loader<'a> {
     context: Box<dyn Context>,
     memory: Arc<MemoryManager>,
     user: Arc<dyn UserMemory>,
+    randomness: Randomness,
+}
+
+/// Whether a program's areas are moved about (`ADDR_NO_RANDOMIZE` in `man 2 personality`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Randomness {
+    Full,
+    Off,
 }
 
 /// A program in its space, ready to run.
 struct Loaded {
+    randomness: Randomness,
     context: Box<dyn Context>,
     memory: Arc<MemoryManager>,
     registers: Registers,
@@ -123,7 +132,10 @@ impl Task {
             None => None,
         };
         let context = self.blank_context().await?;
-        let loader = Loader::new(&self.kernel, &self.group.limits, context)?;
+        // A program that gains privilege does not let its caller know where it lies.
+        let asked = self.settings.lock().no_randomization;
+        let randomness = if asked && !secure { Randomness::Off } else { Randomness::Full };
+        let loader = Loader::new(&self.kernel, &self.group.limits, context, randomness)?;
         loader.load(request, &elf, interpreter, credentials, secure).await
     }
 
@@ -250,6 +262,7 @@ impl Task {
         {
             let mut settings = self.settings.lock();
             (settings.fs_base, settings.gs_base) = (0, 0);
+            settings.no_randomization = loaded.randomness == Randomness::Off;
         }
         self.set_credentials(credentials);
         self.close_on_exec();
@@ -295,10 +308,16 @@ fn read_exact(file: &FileDescription, offset: u64, buffer: &mut [u8]) -> SysResu
     Ok(())
 }
 
-fn random_pages(range: u64) -> SysResult<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|_| EIO)?;
-    Ok(u64::from_le_bytes(bytes) % range * PAGE_SIZE)
+impl Randomness {
+    /// By how many bytes, whole pages, to move something.
+    fn pages(self, range: u64) -> SysResult<u64> {
+        if self == Self::Off {
+            return Ok(0);
+        }
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|_| EIO)?;
+        Ok(u64::from_le_bytes(bytes) % range * PAGE_SIZE)
+    }
 }
 
 const fn page_down(address: u64) -> u64 {
@@ -310,13 +329,18 @@ const fn page_up(address: u64) -> u64 {
 }
 
 impl<'a> Loader<'a> {
-    fn new(kernel: &'a Kernel, limits: &'a Limits, context: Box<dyn Context>) -> SysResult<Self> {
+    fn new(
+        kernel: &'a Kernel,
+        limits: &'a Limits,
+        context: Box<dyn Context>,
+        randomness: Randomness,
+    ) -> SysResult<Self> {
         let layout = kernel.platform.layout();
         let stack_top = stack_top(&layout);
-        let mmap_top = stack_top - stack_size(limits) - (1 << 20) - random_pages(RANDOM_PAGES >> 8)?;
+        let mmap_top = stack_top - stack_size(limits) - (1 << 20) - randomness.pages(RANDOM_PAGES >> 8)?;
         let memory = MemoryManager::new(layout, page_down(mmap_top));
         let user = context.memory();
-        Ok(Self { kernel, limits, context, memory, user })
+        Ok(Self { kernel, limits, context, memory, user, randomness })
     }
 
     async fn load(
@@ -327,7 +351,8 @@ impl<'a> Loader<'a> {
         credentials: &Credentials,
         secure: bool,
     ) -> SysResult<Loaded> {
-        let wish = if elf.is_relocatable { RELOCATABLE_BASE + random_pages(RANDOM_PAGES)? } else { 0 };
+        let wish =
+            if elf.is_relocatable { RELOCATABLE_BASE + self.randomness.pages(RANDOM_PAGES)? } else { 0 };
         let placed = self.map_elf(&request.file, elf, wish).await?;
         let mut entry = elf.entry.wrapping_add(placed.bias);
         let mut base = 0;
@@ -339,13 +364,13 @@ impl<'a> Loader<'a> {
         }
         let auxiliary = self.auxiliary(elf, &placed, base, credentials, secure);
         let pointer = self.map_stack(request, elf.executable_stack, auxiliary).await?;
-        self.memory.set_program_break(placed.end + random_pages(BREAK_RANDOM_PAGES)?);
+        self.memory.set_program_break(placed.end + self.randomness.pages(BREAK_RANDOM_PAGES)?);
         self.memory.set_executable(Arc::clone(&request.file));
         self.note_program_area(elf, &placed);
         // The reset state of the processor, as the ABI wants it at a program's start.
         self.context.set_fp_state(None).map_err(|_| ENOMEM)?;
         let registers = Registers { rip: entry, rsp: pointer, eflags: 0x202, ..Registers::default() };
-        Ok(Loaded { context: self.context, memory: self.memory, registers })
+        Ok(Loaded { randomness: self.randomness, context: self.context, memory: self.memory, registers })
     }
 
     async fn change(&mut self, operations: &[MemoryOperation<'_>]) -> SysResult<()> {
@@ -432,7 +457,7 @@ impl<'a> Loader<'a> {
             random,
             auxiliary,
         };
-        let top = end - random_pages(256)?.min(size / 8) - PAGE_SIZE;
+        let top = end - self.randomness.pages(256)?.min(size / 8) - PAGE_SIZE;
         let built = stack.build(top, (size / 4).clamp(STACK_MIN, ARGUMENTS_MAX))?;
         if self.user.write(built.pointer, &built.bytes)? != built.bytes.len() {
             return Err(ENOMEM);

@@ -1,6 +1,6 @@
 //! What a thread asked for and is told again: scheduling, personality, segment bases.
 //!
-//! Nothing here changes how the host runs the thread; the calls that set these values say so in their
+//! Nothing here changes how the host runs the thread, as it is now; the calls that set these values say so in their
 //! support text. One value behind one lock in each [`super::Task`].
 
 /// Default of `PR_SET_TIMERSLACK`, 50 µs as on Linux.
@@ -17,6 +17,8 @@ pub struct TaskSettings {
     pub io_priority: u16,
     /// `PR_SET_TIMERSLACK`.
     pub timer_slack_ns: u64,
+    /// `ADDR_NO_RANDOMIZE`: programs started from here on lie where they would without randomness.
+    pub no_randomization: bool,
     /// FS base as a call set it last.
     pub fs_base: u64,
     /// GS base as a call set it last.
@@ -30,6 +32,7 @@ impl Default for TaskSettings {
             reset_on_fork: false,
             io_priority: 0,
             timer_slack_ns: TIMER_SLACK_DEFAULT_NS,
+            no_randomization: false,
             fs_base: 0,
             gs_base: 0,
         }

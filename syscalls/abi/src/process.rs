@@ -70,6 +70,9 @@ flags! {
     }
 }
 
+/// `personality(2)`: programs lie where they would without randomness.
+pub const ADDR_NO_RANDOMIZE: u32 = 0x004_0000;
+
 impl CloneFlags {
     /// Linux's `CSIGNAL`: the bits that `clone(2)` reads as a signal.
     pub const CSIGNAL: u64 = 0xff;

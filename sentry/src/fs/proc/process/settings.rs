@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use abi::capabilities::CAP_SYS_RESOURCE;
 use abi::errno::{EACCES, EINVAL, SysResult};
+use abi::process::ADDR_NO_RANDOMIZE;
 
 use super::Subject;
 use crate::fs::generated::Reader;
@@ -91,9 +92,10 @@ pub(super) fn set_timer_slack(subject: &Subject, bytes: &[u8], _reader: &Reader)
     Ok(())
 }
 
-/// `/proc/PID/personality`: `PER_LINUX`.
-pub(super) fn personality(_subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> {
-    Ok(b"00000000\n".to_vec())
+/// `/proc/PID/personality`
+pub(super) fn personality(subject: &Subject, _reader: &Reader) -> SysResult<Vec<u8>> {
+    let fixed = subject.task()?.settings.lock().no_randomization;
+    Ok(format!("{:08x}\n", if fixed { ADDR_NO_RANDOMIZE } else { 0 }).into_bytes())
 }
 
 /// `/proc/PID/wchan`: nowhere that has a name.
