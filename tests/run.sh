@@ -83,7 +83,8 @@ step "lints" 900 cargo clippy --workspace --all-targets -q -- -D warnings
 # The tests use the development profile: its checks for overflow and lock order are on, and it builds quickly. The
 # release binary, which users run, is built and tried below.
 if step "build" 1200 cargo build --workspace --all-targets -q; then
-    step "unit tests" 600 cargo test --workspace --lib --bins -q
+    step "unit tests" 600 cargo test -p runsc -p runsc-syscalls -p runsc-test-harness --lib --bins -q
+    step "package tests" 300 cargo test -p runsc-abi -p runsc-allowlist -p runsc-platform -p runsc-gofer -p runsc-gofer-wire -p runsc-sentry -q --tests
     step "layering" 60 cargo test -p runsc -q --test layering
     step "ratchet" 60 cargo test -p runsc -q --test ratchet
     step "guest programs" 600 cargo test -p runsc -q --test guest
