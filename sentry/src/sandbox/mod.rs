@@ -25,7 +25,7 @@ use platform::Platform;
 use crate::fs::proc::HostMachine;
 use crate::kernel::{Kernel, SyscallTable};
 use crate::lockdown;
-use crate::spec::{FirstProcess, ProcessSpec, SandboxSpec, WindowSize};
+use crate::spec::{FirstProcess, HostUds, NetworkMode, ProcessSpec, SandboxSpec, WindowSize};
 use crate::strace::Strace;
 use crate::task::{CpuTimes, ExitStatus, Pid, TASKS_MAX, Task, TaskState, ThreadGroup};
 use crate::vfs::MountNamespace;
@@ -84,6 +84,7 @@ impl Sandbox {
         system_calls: &'static dyn SyscallTable,
         ends: HostEnds,
     ) -> Result<Arc<Self>, StartError> {
+        refuse_what_is_missing(spec)?;
         lockdown::drop_capabilities()?;
         let tasks = spec.limits.tasks.and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(TASKS_MAX);
         let kernel = Kernel::new(platform, system_calls, tasks, spec.strace.clone().map(Strace::new))
@@ -288,6 +289,18 @@ impl Sandbox {
     pub fn resume(&self) {
         self.kernel.freezer.thaw();
     }
+}
+
+/// What the command line can ask for and this kernel cannot do yet.
+fn refuse_what_is_missing(spec: &SandboxSpec) -> Result<(), StartError> {
+    let missing = |what: &str| Err(StartError::Invalid(format!("{what} is not supported by this kernel")));
+    if spec.network == NetworkMode::Host {
+        return missing("--network=host");
+    }
+    if spec.host_uds != HostUds::None {
+        return missing("--host-uds");
+    }
+    Ok(())
 }
 
 fn run_threads(kernel: &Arc<Kernel>) -> Result<(), StartError> {
