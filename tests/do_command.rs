@@ -310,7 +310,12 @@ fn other_cases(case: Case) {
         }
     });
     case("bad_flags_are_refused_in_one_line", &|it| {
-        for flags in [["--volume", "/no/such:/mnt"], ["--rootfs", "/no/such"], ["--user", "no-such-user"]] {
+        for flags in [
+            ["--volume", "/no/such:/mnt"],
+            ["--rootfs", "/no/such"],
+            ["--user", "no-such-user"],
+            ["--network", "host"],
+        ] {
             let finished = it.run(&flags, &["true"]);
             let lines = finished.stderr.lines().filter(|l| !l.trim().is_empty()).count();
             if finished.success() || finished.status.is_none() || lines != 1 {
