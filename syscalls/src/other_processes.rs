@@ -25,19 +25,6 @@ const VECTORS_MAX: u64 = 1024;
 /// Bytes copied at once between two address spaces.
 const PIECE: usize = 64 << 10;
 
-/// Whether a task may look into another (`man 2 ptrace`, "Ptrace access mode checking").
-fn may_attach(task: &Task, target: &Task) -> bool {
-    const CAP_SYS_PTRACE: u32 = 19;
-    if Arc::ptr_eq(&task.group, &target.group) {
-        return true;
-    }
-    let (own, other) = (task.credentials(), target.credentials());
-    let same_user = [other.uid, other.euid, other.suid].iter().all(|uid| *uid == own.uid)
-        && [other.gid, other.egid, other.sgid].iter().all(|gid| *gid == own.gid);
-    let dumpable = target.group.dumpable.load(std::sync::atomic::Ordering::Relaxed);
-    own.has(CAP_SYS_PTRACE) || same_user && dumpable && other.permitted & !own.permitted == 0
-}
-
 /// The ranges a vector names.
 fn ranges(task: &Task, address: UserAddress, count: u64) -> SysResult<Vec<(u64, u64)>> {
     if count > VECTORS_MAX {
@@ -72,7 +59,7 @@ fn copy_between(
     let mut local = ranges(task, local, local_count)?.into_iter();
     let mut remote = ranges(task, remote, remote_count)?.into_iter();
     let target = task.kernel.processes.task(pid).ok_or(ESRCH)?;
-    if !may_attach(task, &target) {
+    if !task.may_inspect(&target) {
         return Err(EPERM);
     }
     let mut buffer = vec![0; PIECE];
@@ -159,7 +146,7 @@ pub fn sys_pidfd_getfd(task: &Arc<Task>, pidfd: i32, fd: i32, flags: u32) -> Sys
     let file = task.files().get(pidfd)?;
     let group = pidfd::process_of(&file)?;
     let target = group.leader().ok_or(ESRCH)?;
-    if !may_attach(task, &target) {
+    if !task.may_inspect(&target) {
         return Err(EPERM);
     }
     let wanted = target.files().get(fd)?;
