@@ -8,6 +8,7 @@ use platform::{Platform, SyscallRequest};
 
 use crate::executor::Executor;
 use crate::freezer::Freezer;
+use crate::fs::mqueue::MessageQueues;
 use crate::fs::pipe::Fifos;
 use crate::futex::FutexTable;
 use crate::reactor::Reactor;
@@ -64,6 +65,8 @@ pub struct Kernel {
     pub freezer: Freezer,
     /// Names, drivers and file system types.
     pub vfs: Vfs,
+    /// POSIX message queues.
+    pub message_queues: Arc<MessageQueues>,
     /// Sockets by family.
     pub sockets: Sockets,
     /// What calls do.
@@ -108,6 +111,7 @@ impl Kernel {
             uts: Uts::default(),
             freezer: Freezer::default(),
             vfs,
+            message_queues: MessageQueues::new(),
             sockets: Sockets::default(),
             system_calls,
             strace,

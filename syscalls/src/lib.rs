@@ -16,6 +16,7 @@ pub mod identity;
 pub mod limits;
 pub mod locks;
 pub mod memory_map;
+pub mod message_queues;
 pub mod metadata;
 pub mod mounts;
 pub mod open_close;

@@ -190,6 +190,7 @@ const FAMILIES: &[&[Entry]] = &[
     crate::limits::CALLS,
     crate::locks::CALLS,
     crate::memory_map::CALLS,
+    crate::message_queues::CALLS,
     crate::metadata::CALLS,
     crate::mounts::CALLS,
     crate::open_close::CALLS,

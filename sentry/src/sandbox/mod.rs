@@ -22,6 +22,7 @@ use abi::signals::{SIGKILL, Signal};
 use parking_lot::Mutex;
 use platform::Platform;
 
+use crate::fs::mqueue::QueueLimit;
 use crate::fs::proc::HostMachine;
 use crate::kernel::{Kernel, SyscallTable};
 use crate::lockdown;
@@ -99,6 +100,7 @@ impl Sandbox {
         if let Some(limit) = spec.limits.memory_bytes {
             kernel.set_memory_limit(limit);
         }
+        set_queue_limits(&kernel, spec)?;
         mounts::register(&kernel, spec, ends.machine);
         run_threads(&kernel)?;
         lockdown::allow_only(&*kernel.platform)?;
@@ -289,6 +291,20 @@ impl Sandbox {
     pub fn resume(&self) {
         self.kernel.freezer.thaw();
     }
+}
+
+/// The configuration's values for `/proc/sys/fs/mqueue`.
+fn set_queue_limits(kernel: &Kernel, spec: &SandboxSpec) -> Result<(), StartError> {
+    for (key, text) in &spec.sysctl {
+        let name = key.replace('/', ".");
+        let known =
+            QueueLimit::ALL.into_iter().find(|limit| name.strip_prefix("fs.mqueue.") == Some(limit.name()));
+        if let Some(limit) = known {
+            let set = kernel.message_queues.accounts().set_limit(limit, text);
+            set.map_err(|errno| StartError::Invalid(format!("sysctl {key}={text:?}: {errno}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// What the command line can ask for and this kernel cannot do yet.

@@ -14,6 +14,7 @@ use crate::fs::cgroup;
 use crate::fs::dev::{self, Console};
 use crate::fs::generated;
 use crate::fs::gofer::GoferFs;
+use crate::fs::mqueue;
 use crate::fs::overlay::Overlay;
 use crate::fs::proc::{self, HostMachine};
 use crate::fs::sys;
@@ -24,8 +25,8 @@ use crate::spec::{
 };
 use crate::task::Task;
 use crate::vfs::{
-    DeviceNumber, FileKind, FileSystem, FileSystemFactory, Last, Location, MountFlags, MountNamespace,
-    NewKind, Recursive, WalkFlags,
+    DeviceNumber, FileKind, FileSystem, Last, Location, MountFlags, MountNamespace, NewKind, Recursive,
+    WalkFlags,
 };
 
 /// Directories above which a missing mount point is not made; deeper paths are hostile.
@@ -47,19 +48,9 @@ pub(super) fn register(kernel: &Arc<Kernel>, spec: &SandboxSpec, machine: HostMa
     {
         kernel.vfs.register_file_system(name, generated::Factory::of(instance));
     }
-    kernel.vfs.register_file_system("mqueue", Arc::new(MessageQueues));
+    kernel.vfs.register_file_system("mqueue", Arc::new(mqueue::Factory));
     kernel.vfs.register_file_system("tmpfs", Arc::new(tmpfs::options::Factory { memory_limit_bytes }));
     dev::register(&kernel.vfs.devices);
-}
-
-/// The directory of POSIX message queues. No call makes a queue yet, so it stays empty.
-struct MessageQueues;
-
-impl FileSystemFactory for MessageQueues {
-    fn make(&self, _task: &Task, _source: &[u8], _data: &[u8]) -> SysResult<Arc<dyn FileSystem>> {
-        let options = TmpfsOptions { mode: 0o1777, size_bytes: Some(0), ..TmpfsOptions::default() };
-        Ok(Tmpfs::with_type("mqueue", &options, None))
-    }
 }
 
 /// Connects to the gofer and makes the namespace with the container's root.

@@ -50,7 +50,7 @@ pub use locks::{InodeLocks, LockKind, LockWait, RangeLock, RangeOwner};
 pub use metadata::Subject;
 pub use mount::{MOUNTS_MAX, Mount, MountFlags, MountInfo, MountNamespace, Recursive, Unmount};
 pub use open::{OpenHow, Opening};
-pub use permission::{Access, check_access, has, is_owner};
+pub use permission::{Access, Victim, check_access, check_delete, has, is_owner};
 pub use state::{FileSystemFactory, Vfs};
 pub use transfer::{At, Blocking, POSITION_MAX, Read, UserBuffers, Write, WriteMode};
 pub use walk::{Last, Name, Parent, WalkFlags, Walker};

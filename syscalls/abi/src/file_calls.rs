@@ -156,6 +156,16 @@ constants! {
 }
 
 plain! {
+    /// What a message queue is like, `struct mq_attr`.
+    MqAttr {
+        mq_flags: i64,
+        mq_maxmsg: i64,
+        mq_msgsize: i64,
+        mq_curmsgs: i64,
+        /// Zero.
+        __reserved: [i64; 4],
+    }
+
     /// A record lock or a question about one, `struct flock`.
     Flock {
         l_type: i16,

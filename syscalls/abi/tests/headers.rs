@@ -178,6 +178,7 @@ const KERNEL: &[&str] = &[
     "<linux/fs.h>",
     "<linux/xattr.h>",
     "<linux/memfd.h>",
+    "<linux/mqueue.h>",
     "<linux/close_range.h>",
     "<linux/fadvise.h>",
     "<linux/limits.h>",
@@ -406,6 +407,7 @@ fn files_are_linuxs() {
     ask.layout::<Statfs>("struct statfs", &[]);
     ask.layout::<OpenHow>("struct open_how", &[]);
     ask.layout::<Flock>("struct flock", &[]);
+    ask.layout::<MqAttr>("struct mq_attr", &[]);
     ask.layout::<FOwnerEx>("struct f_owner_ex", &[]);
     ask.layout::<Iovec>("struct iovec", &[]);
     ask.layout::<Utimbuf>("struct utimbuf", &[]);

@@ -12,6 +12,7 @@ use abi::errno::{EACCES, EINVAL, ENOENT, EPERM, SysResult};
 
 use super::Facts;
 use crate::fs::generated::{Body, Directory, Listed, Node, Owner, Place, Reader, Text};
+use crate::fs::mqueue::QueueLimit;
 use crate::fs::pipe;
 use crate::memory::REGIONS_MAX;
 use crate::task::TASKS_MAX;
@@ -26,7 +27,7 @@ enum Value {
     /// Known to the kernel.
     Asked(fn(&Facts) -> String),
     /// Known to the kernel, and to be set with `CAP_SYS_ADMIN`.
-    Settable(fn(&Facts) -> String, fn(&Facts, &[u8])),
+    Settable(fn(&Facts) -> String, fn(&Facts, &[u8]) -> SysResult<()>),
 }
 
 use Value::{Asked, Fixed, Settable};
@@ -44,11 +45,41 @@ static TABLE: &[(&str, Value)] = &[
     ("fs/lease-break-time", Fixed("45")),
     ("fs/leases-enable", Fixed("0")),
     ("fs/mount-max", Asked(|_| MOUNTS_MAX.to_string())),
-    ("fs/mqueue/msg_default", Fixed("10")),
-    ("fs/mqueue/msg_max", Fixed("10")),
-    ("fs/mqueue/msgsize_default", Fixed("8192")),
-    ("fs/mqueue/msgsize_max", Fixed("8192")),
-    ("fs/mqueue/queues_max", Fixed("256")),
+    (
+        "fs/mqueue/msg_default",
+        Settable(
+            |facts| queues(facts, QueueLimit::MsgDefault),
+            |facts, text| set_queues(facts, QueueLimit::MsgDefault, text),
+        ),
+    ),
+    (
+        "fs/mqueue/msg_max",
+        Settable(
+            |facts| queues(facts, QueueLimit::MsgMax),
+            |facts, text| set_queues(facts, QueueLimit::MsgMax, text),
+        ),
+    ),
+    (
+        "fs/mqueue/msgsize_default",
+        Settable(
+            |facts| queues(facts, QueueLimit::MsgsizeDefault),
+            |facts, text| set_queues(facts, QueueLimit::MsgsizeDefault, text),
+        ),
+    ),
+    (
+        "fs/mqueue/msgsize_max",
+        Settable(
+            |facts| queues(facts, QueueLimit::MsgsizeMax),
+            |facts, text| set_queues(facts, QueueLimit::MsgsizeMax, text),
+        ),
+    ),
+    (
+        "fs/mqueue/queues_max",
+        Settable(
+            |facts| queues(facts, QueueLimit::QueuesMax),
+            |facts, text| set_queues(facts, QueueLimit::QueuesMax, text),
+        ),
+    ),
     ("fs/nr_open", Asked(|_| FD_LIMIT_MAX.to_string())),
     ("fs/overflowgid", Fixed("65534")),
     ("fs/overflowuid", Fixed("65534")),
@@ -167,12 +198,24 @@ fn line(bytes: &[u8]) -> &[u8] {
     bytes.get(..end).unwrap_or_default()
 }
 
-fn set_hostname(facts: &Facts, bytes: &[u8]) {
+fn set_hostname(facts: &Facts, bytes: &[u8]) -> SysResult<()> {
     facts.kernel.uts.set_hostname(line(bytes));
+    Ok(())
 }
 
-fn set_domainname(facts: &Facts, bytes: &[u8]) {
+fn set_domainname(facts: &Facts, bytes: &[u8]) -> SysResult<()> {
     facts.kernel.uts.set_domainname(line(bytes));
+    Ok(())
+}
+
+/// A limit of message queues.
+fn queues(facts: &Facts, limit: QueueLimit) -> String {
+    facts.kernel.message_queues.accounts().limit(limit).to_string()
+}
+
+fn set_queues(facts: &Facts, limit: QueueLimit, bytes: &[u8]) -> SysResult<()> {
+    let text = std::str::from_utf8(line(bytes)).map_err(|_| EINVAL)?;
+    facts.kernel.message_queues.accounts().set_limit(limit, text)
 }
 
 /// Open file descriptors of all processes.
@@ -328,8 +371,7 @@ impl Text for SysctlFile {
         if offset != 0 {
             return Err(EINVAL);
         }
-        set(&self.facts, bytes);
-        Ok(())
+        set(&self.facts, bytes)
     }
 }
 
