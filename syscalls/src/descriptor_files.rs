@@ -18,7 +18,7 @@ use crate::table::{Entry, Support, call};
 /// The calls of this file.
 pub const CALLS: &[Entry] = &[
     call!(PIPE, sys_pipe, now 1, Support::Full),
-    call!(PIPE2, sys_pipe2, now 2, Support::Partial("O_DIRECT (packet mode) is refused")),
+    call!(PIPE2, sys_pipe2, now 2, Support::Full),
     call!(MEMFD_CREATE, sys_memfd_create, now 2, Support::Partial("no huge pages or MFD_NOEXEC_SEAL")),
     call!(EVENTFD, sys_eventfd, now 1, Support::Full),
     call!(EVENTFD2, sys_eventfd2, now 2, Support::Full),
@@ -41,12 +41,12 @@ pub fn sys_pipe(task: &Arc<Task>, fds: UserAddress) -> SysResult<()> {
 
 /// `pipe2(2)` <https://man7.org/linux/man-pages/man2/pipe.2.html>
 pub fn sys_pipe2(task: &Arc<Task>, fds: UserAddress, flags: OpenFlags) -> SysResult<()> {
-    if !(OpenFlags::O_CLOEXEC | OpenFlags::O_NONBLOCK).contains(flags) {
+    let status = OpenFlags::O_NONBLOCK | OpenFlags::O_DIRECT;
+    if !(OpenFlags::O_CLOEXEC | status).contains(flags) {
         return Err(EINVAL);
     }
     let cloexec = flags.contains(OpenFlags::O_CLOEXEC);
-    let status = (flags & OpenFlags::O_NONBLOCK).bits();
-    let (reader, writer) = pipe::new_pipe(&task.credentials(), status);
+    let (reader, writer) = pipe::new_pipe(&task.credentials(), (flags & status).bits());
     let read_fd = install(task, reader, cloexec)?;
     let undo = |fds: &[i32]| {
         for fd in fds {

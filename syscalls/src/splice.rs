@@ -10,7 +10,7 @@ use abi::file_calls::{MAX_RW_COUNT, SpliceFlags};
 use abi::signal_info::SigInfo;
 use abi::signals::SIGPIPE;
 use abi::user::{Fd, UserAddress};
-use sentry::fs::pipe::{Pipe, PipeEnd};
+use sentry::fs::pipe::{Part, Pipe, PipeEnd, Taken};
 use sentry::task::{Reply, Task};
 use sentry::vfs::{At, Blocking, FileDescription, Read, Write, WriteMode};
 use sentry::wait::{CallResult, Failure, PollEvents, Restart, WaitQueue};
@@ -144,8 +144,8 @@ pub async fn sys_splice(
         match (ends.from, ends.to) {
             (Some(pipe), Some(to)) => {
                 let room = to.room()?.min(piece.len());
-                let count = pipe.take(piece.get_mut(..room).unwrap_or_default())?;
-                hand_over(pipe, to, piece.get(..count).unwrap_or_default())
+                let taken = pipe.take_run(piece.get_mut(..room).unwrap_or_default())?;
+                hand_over(pipe, to, piece.get(..taken.count).unwrap_or_default(), taken.part)
             }
             (Some(pipe), None) => {
                 let offset = if to.is_some() { out_start.saturating_add(done) } else { 0 };
@@ -157,7 +157,7 @@ pub async fn sys_splice(
                 let piece = piece.get_mut(..room).unwrap_or_default();
                 let offset = if from.is_some() { start.saturating_add(done) } else { 0 };
                 let count = source.ops.read(offset, piece, &source)?;
-                pipe.put_all(piece.get(..count).unwrap_or_default())?;
+                pipe.put_all(piece.get(..count).unwrap_or_default(), Part::Nothing)?;
                 Ok(count)
             }
             (None, None) => Err(EINVAL),
@@ -173,11 +173,11 @@ pub async fn sys_splice(
 }
 
 /// Gives bytes of one pipe to another; back if nobody reads there.
-fn hand_over(from: &Pipe, to: &Pipe, bytes: &[u8]) -> SysResult<usize> {
-    match to.put_all(bytes) {
+fn hand_over(from: &Pipe, to: &Pipe, bytes: &[u8], part: Part) -> SysResult<usize> {
+    match to.put_all(bytes, part) {
         Ok(()) => Ok(bytes.len()),
         Err(error) => {
-            from.put_back(bytes);
+            from.put_back(bytes, part);
             Err(error)
         }
     }
@@ -195,13 +195,14 @@ fn pass_on(
     buffer: &mut [u8],
     write: impl FnOnce(&[u8]) -> SysResult<usize>,
 ) -> SysResult<usize> {
-    let count = pipe.take(buffer)?;
+    let Taken { count, part } = pipe.take_run(buffer)?;
     let bytes = buffer.get(..count).unwrap_or_default();
     if bytes.is_empty() {
         return Ok(0);
     }
     let result = write(bytes);
-    pipe.put_back(bytes.get(*result.as_ref().unwrap_or(&0)..).unwrap_or_default());
+    let rest = bytes.get(*result.as_ref().unwrap_or(&0)..).unwrap_or_default();
+    pipe.put_back(rest, part);
     result
 }
 
@@ -225,15 +226,12 @@ pub async fn sys_tee(
     let (Some(from), Some(to)) = (ends.from, ends.to) else { return Err(EINVAL.into()) };
     let length = length.min(PIECE);
     let mut buffer = vec![0; length];
-    let step = |done: usize, _left: usize| {
-        if done != 0 {
-            // The bytes stay where they are: a second look would show the same ones.
-            return Ok(0);
-        }
-        let room = to.room()?.min(buffer.len());
+    let step = |done: usize, left: usize| {
+        // The bytes stay where they are: the next look is behind them.
+        let room = to.room()?.min(left);
         let piece = buffer.get_mut(..room).unwrap_or_default();
-        let count = from.peek(piece)?;
-        to.put_all(piece.get(..count).unwrap_or_default())?;
+        let Taken { count, part } = from.peek_run(done, piece)?;
+        to.put_all(piece.get(..count).unwrap_or_default(), part)?;
         Ok(count)
     };
     ends.run(task, length, ends.may_wait(flags), step).await

@@ -138,6 +138,48 @@ TEST(packet_mode_keeps_boundaries) {
     CHECK(write(p[1], "first", 5) == 5 && write(p[1], "second", 6) == 6);
     CHECK_EQ(read(p[0], buf, 3), 3); /* the rest of the packet is lost */
     CHECK_EQ(read(p[0], buf, 100), 6);
+    CHECK(fcntl(p[0], F_GETFL) == O_RDONLY && fcntl(p[1], F_GETFL) == (O_WRONLY | O_DIRECT));
+}
+
+TEST(packets_take_a_page_each_and_longer_writes_are_several) {
+    int p[2];
+    static char buf[2 * PIPE_BUF];
+    CHECK(pipe2(p, O_DIRECT | O_NONBLOCK) == 0);
+    CHECK_EQ(write(p[1], buf, PIPE_BUF + 10), PIPE_BUF + 10);
+    CHECK_EQ(write(p[1], buf, 0), 0);
+    CHECK_EQ(read(p[0], buf, sizeof buf), PIPE_BUF);
+    CHECK_EQ(read(p[0], buf, sizeof buf), 10);
+    CHECK_ERR(read(p[0], buf, sizeof buf), EAGAIN);
+    struct pollfd pf = {p[1], POLLOUT, 0};
+    int count = 0, bytes = -1;
+    while (write(p[1], "x", 1) == 1) count++;
+    CHECK(errno == EAGAIN && count == 16 && poll(&pf, 1, 0) == 0);
+    CHECK(ioctl(p[0], FIONREAD, &bytes) == 0 && bytes == 16);
+    CHECK_EQ(read(p[0], buf, 100), 1);
+    CHECK(poll(&pf, 1, 0) == 1 && write(p[1], "y", 1) == 1);
+    /* The mode is the writer's, and may change. */
+    CHECK(pipe(p) == 0);
+    CHECK(fcntl(p[1], F_SETFL, O_DIRECT) == 0);
+    CHECK(write(p[1], "one", 3) == 3 && write(p[1], "two", 3) == 3);
+    CHECK(fcntl(p[1], F_SETFL, 0) == 0);
+    CHECK(write(p[1], "three", 5) == 5 && write(p[1], "four", 4) == 4);
+    CHECK_EQ(read(p[0], buf, 100), 3);
+    CHECK_EQ(read(p[0], buf, 100), 3);
+    CHECK_EQ(read(p[0], buf, 100), 9);
+}
+
+TEST(splice_and_tee_keep_packets_apart) {
+    int a[2], b[2], c[2];
+    char buf[100];
+    CHECK(pipe2(a, O_DIRECT) == 0 && pipe(b) == 0 && pipe(c) == 0);
+    CHECK(write(a[1], "first", 5) == 5 && write(a[1], "second", 6) == 6);
+    CHECK_EQ(tee(a[0], b[1], 100, 0), 11);
+    CHECK_EQ(splice(a[0], NULL, c[1], NULL, 3, 0), 3); /* what is left of the packet is one */
+    CHECK_EQ(read(c[0], buf, 100), 3);
+    CHECK_EQ(read(a[0], buf, 100), 2);
+    CHECK_EQ(read(a[0], buf, 100), 6);
+    CHECK_EQ(read(b[0], buf, 2), 2);
+    CHECK_EQ(read(b[0], buf, 100), 6);
 }
 
 TEST(splice_tee_and_vmsplice_move_bytes) {

@@ -1,8 +1,10 @@
 //! Pipes and FIFOs (`man 7 pipe`): bytes between two ends, bounded.
 
 mod fifo;
+mod packets;
 
 pub use fifo::Fifos;
+pub use packets::Part;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 use abi::errno::{EAGAIN, EBUSY, EINVAL, EPERM, EPIPE, SysResult};
 use abi::ioctls::FIONREAD;
 use parking_lot::Mutex;
+
+use packets::Packets;
 
 use crate::task::{Credentials, Task};
 use crate::vfs::{AnonymousInode, AnonymousKind, FileDescription, FileOps, Inode};
@@ -46,12 +50,66 @@ impl Ends {
 
 struct State {
     bytes: VecDeque<u8>,
+    packets: Packets,
     capacity: usize,
     readers: usize,
     writers: usize,
     /// Openings ever, so that a FIFO's opener notices a partner that came and went.
     reader_openings: u64,
     writer_openings: u64,
+}
+
+impl State {
+    /// What is left of the capacity.
+    fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.packets.occupied(self.bytes.len()))
+    }
+
+    /// Copies bytes to the front of `buffer`, from a place on.
+    fn copy(&self, from: usize, buffer: &mut [u8]) {
+        let (front, back) = self.bytes.as_slices();
+        let front = front.get(from..).unwrap_or_default();
+        let back = back.get(from.saturating_sub(self.bytes.len() - back.len())..).unwrap_or_default();
+        let (first, rest) = buffer.split_at_mut(front.len().min(buffer.len()));
+        first.copy_from_slice(&front[..first.len()]);
+        rest.copy_from_slice(&back[..rest.len()]);
+    }
+
+    /// Adds bytes; of a packet they become one, even if they are a part of it only.
+    fn add(&mut self, bytes: &[u8], part: Part) {
+        self.bytes.extend(bytes);
+        if part != Part::Nothing && !bytes.is_empty() {
+            self.packets.added(bytes.len(), self.bytes.len());
+        }
+    }
+
+    fn remove(&mut self, count: usize) {
+        self.bytes.drain(..count);
+        self.packets.taken(count);
+    }
+
+    /// What a read gets: ordinary bytes, and a packet behind them; what the buffer has no room for of that is lost
+    /// (`man 2 pipe`). How many bytes are copied, and how many go.
+    fn readable(&self, limit: usize) -> (usize, usize) {
+        let (mut count, held) = (0, self.bytes.len());
+        while count < limit && count < held {
+            let run = self.packets.run_at(count, held);
+            if run.packet != Part::Nothing {
+                return ((count + run.length).min(limit), count + run.length);
+            }
+            count = (count + run.length).min(limit);
+        }
+        (count, count)
+    }
+}
+
+/// Bytes taken by `splice`, or looked at by `tee`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// How many.
+    pub count: usize,
+    /// What they are of a packet.
+    pub part: Part,
 }
 
 /// The object between the ends.
@@ -65,6 +123,7 @@ impl Default for Pipe {
         Self {
             state: Mutex::new(State {
                 bytes: VecDeque::new(),
+                packets: Packets::default(),
                 capacity: DEFAULT_CAPACITY,
                 readers: 0,
                 writers: 0,
@@ -135,7 +194,7 @@ impl Pipe {
             return Err(EPERM);
         }
         let mut state = self.state.lock();
-        if state.bytes.len() > capacity {
+        if state.packets.occupied(state.bytes.len()) > capacity {
             return Err(EBUSY);
         }
         state.capacity = capacity;
@@ -144,24 +203,55 @@ impl Pipe {
         Ok(capacity)
     }
 
-    /// Takes bytes out.
+    /// Reads.
     ///
     /// # Errors
-    /// `EAGAIN`: there are none now.
-    pub fn take(&self, buffer: &mut [u8]) -> SysResult<usize> {
+    /// `EAGAIN`: there is nothing now.
+    fn take(&self, buffer: &mut [u8]) -> SysResult<usize> {
         let mut state = self.state.lock();
         if state.bytes.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(EAGAIN) };
         }
-        let count = buffer.len().min(state.bytes.len());
-        let (front, back) = state.bytes.as_slices();
-        let first = count.min(front.len());
-        buffer[..first].copy_from_slice(&front[..first]);
-        buffer[first..count].copy_from_slice(&back[..count - first]);
-        state.bytes.drain(..count);
+        let (count, gone) = state.readable(buffer.len());
+        state.copy(0, &mut buffer[..count]);
+        state.remove(gone);
         drop(state);
         self.queue.wake(PollEvents::WRITABLE);
         Ok(count)
+    }
+
+    /// Takes bytes out that are of one packet, or of none. Unlike a read it leaves what there is no room for.
+    ///
+    /// # Errors
+    /// `EAGAIN`: there are none now.
+    pub fn take_run(&self, buffer: &mut [u8]) -> SysResult<Taken> {
+        let mut state = self.state.lock();
+        let taken = Self::look(&state, 0, buffer)?;
+        state.remove(taken.count);
+        drop(state);
+        self.queue.wake(PollEvents::WRITABLE);
+        Ok(taken)
+    }
+
+    /// As [`Pipe::take_run`], from a place on and without taking them (`tee`).
+    ///
+    /// # Errors
+    /// `EAGAIN`: there are none now.
+    pub fn peek_run(&self, from: usize, buffer: &mut [u8]) -> SysResult<Taken> {
+        Self::look(&self.state.lock(), from, buffer)
+    }
+
+    fn look(state: &State, from: usize, buffer: &mut [u8]) -> SysResult<Taken> {
+        let held = state.bytes.len();
+        if from >= held {
+            let none = Taken { count: 0, part: Part::Nothing };
+            return if state.writers == 0 || from != 0 { Ok(none) } else { Err(EAGAIN) };
+        }
+        let run = state.packets.run_at(from, held);
+        let count = run.length.min(buffer.len());
+        state.copy(from, &mut buffer[..count]);
+        let cut = run.packet != Part::Nothing && count < run.length;
+        Ok(Taken { count, part: if cut { Part::Beginning } else { run.packet } })
     }
 
     fn put(&self, bytes: &[u8]) -> SysResult<usize> {
@@ -169,7 +259,7 @@ impl Pipe {
         if state.readers == 0 {
             return Err(EPIPE);
         }
-        let room = state.capacity.saturating_sub(state.bytes.len());
+        let room = state.room();
         if room == 0 || bytes.len() <= PIPE_BUF && room < bytes.len() {
             return Err(EAGAIN);
         }
@@ -180,8 +270,30 @@ impl Pipe {
         Ok(count)
     }
 
+    /// Writes packets, of a page each but the last.
+    fn put_packets(&self, bytes: &[u8]) -> SysResult<usize> {
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Err(EPIPE);
+        }
+        let mut count = 0;
+        for packet in bytes.chunks(PIPE_BUF) {
+            if state.room() < PIPE_BUF {
+                break;
+            }
+            state.add(packet, Part::End);
+            count += packet.len();
+        }
+        drop(state);
+        if count == 0 {
+            return Err(EAGAIN);
+        }
+        self.queue.wake(PollEvents::READABLE);
+        Ok(count)
+    }
+
     /// Puts bytes that were taken back to the front: whoever took them could not pass them on (`splice`).
-    pub fn put_back(&self, bytes: &[u8]) {
+    pub fn put_back(&self, bytes: &[u8], part: Part) {
         if bytes.is_empty() {
             return;
         }
@@ -189,6 +301,7 @@ impl Pipe {
         for byte in bytes.iter().rev() {
             state.bytes.push_front(*byte);
         }
+        state.packets.put_back(bytes.len(), part);
         drop(state);
         self.queue.wake(PollEvents::READABLE);
     }
@@ -199,7 +312,7 @@ impl Pipe {
     /// `EPIPE`: nobody reads. `EAGAIN`: none.
     pub fn room(&self) -> SysResult<usize> {
         let state = self.state.lock();
-        match state.capacity.saturating_sub(state.bytes.len()) {
+        match state.room() {
             _ if state.readers == 0 => Err(EPIPE),
             0 => Err(EAGAIN),
             room => Ok(room),
@@ -211,32 +324,15 @@ impl Pipe {
     ///
     /// # Errors
     /// `EPIPE`.
-    pub fn put_all(&self, bytes: &[u8]) -> SysResult<()> {
+    pub fn put_all(&self, bytes: &[u8], part: Part) -> SysResult<()> {
         let mut state = self.state.lock();
         if state.readers == 0 {
             return Err(EPIPE);
         }
-        state.bytes.extend(bytes);
+        state.add(bytes, part);
         drop(state);
         self.queue.wake(PollEvents::READABLE);
         Ok(())
-    }
-
-    /// Copies bytes without taking them (`tee`).
-    ///
-    /// # Errors
-    /// `EAGAIN`: there are none now.
-    pub fn peek(&self, buffer: &mut [u8]) -> SysResult<usize> {
-        let state = self.state.lock();
-        if state.bytes.is_empty() {
-            return if state.writers == 0 { Ok(0) } else { Err(EAGAIN) };
-        }
-        let mut count = 0;
-        for (place, byte) in buffer.iter_mut().zip(&state.bytes) {
-            *place = *byte;
-            count += 1;
-        }
-        Ok(count)
     }
 }
 
@@ -266,6 +362,7 @@ impl Drop for PipeEnd {
             if state.readers == 0 && state.writers == 0 {
                 // A FIFO's bytes are gone when nobody has it open.
                 state.bytes = VecDeque::new();
+                state.packets.clear();
             }
         }
         self.pipe.queue.wake_all();
@@ -277,8 +374,13 @@ impl FileOps for PipeEnd {
         if buffer.is_empty() { Ok(0) } else { self.pipe.take(buffer) }
     }
 
-    fn write(&self, _offset: u64, bytes: &[u8], _file: &FileDescription) -> SysResult<usize> {
-        if bytes.is_empty() { Ok(0) } else { self.pipe.put(bytes) }
+    fn write(&self, _offset: u64, bytes: &[u8], file: &FileDescription) -> SysResult<usize> {
+        let packets = file.flags() & libc::O_DIRECT.cast_unsigned() != 0;
+        match bytes {
+            [] => Ok(0),
+            _ if packets => self.pipe.put_packets(bytes),
+            _ => self.pipe.put(bytes),
+        }
     }
 
     fn is_seekable(&self) -> bool {
@@ -297,7 +399,7 @@ impl FileOps for PipeEnd {
             }
         }
         if self.ends.writes() {
-            if state.capacity.saturating_sub(state.bytes.len()) >= PIPE_BUF {
+            if state.room() >= PIPE_BUF {
                 events |= PollEvents::WRITABLE;
             }
             if state.readers == 0 {
@@ -325,16 +427,16 @@ impl FileOps for PipeEnd {
     }
 }
 
-/// A new pipe: its reading and its writing end, as open files with the given status flags.
+/// A new pipe: its reading and its writing end, as open files with the given status flags. Packet mode (`O_DIRECT`) is the
+/// writer's alone.
 pub fn new_pipe(credentials: &Credentials, flags: u32) -> (Arc<FileDescription>, Arc<FileDescription>) {
     let pipe = Arc::new(Pipe::default());
     let inode = AnonymousInode::new(AnonymousKind::Pipe, credentials.fsuid, credentials.fsgid);
     // Found again by who opens `/proc/PID/fd/N`.
     inode.attachments().fifo().set(&pipe);
-    let end = |ends, access: i32| {
-        FileDescription::new(pipe.open(ends), inode.clone(), None, flags | access.cast_unsigned())
-    };
-    (end(Ends::Read, libc::O_RDONLY), end(Ends::Write, libc::O_WRONLY))
+    let end = |ends, flags| FileDescription::new(pipe.open(ends), inode.clone(), None, flags);
+    let read_flags = libc::O_RDONLY.cast_unsigned() | flags & !libc::O_DIRECT.cast_unsigned();
+    (end(Ends::Read, read_flags), end(Ends::Write, flags | libc::O_WRONLY.cast_unsigned()))
 }
 
 #[cfg(test)]
@@ -360,6 +462,45 @@ mod tests {
         assert_eq!(reader.read(0, &mut buffer, &file), Ok(2));
         assert_eq!(reader.read(0, &mut buffer, &file), Ok(0));
         assert!(reader.poll(&file).contains(PollEvents::HUP));
+    }
+
+    #[test]
+    fn packets_keep_their_ends_and_take_a_page_each() {
+        let pipe = Arc::new(Pipe::default());
+        let (_reader, _writer) = (pipe.open(Ends::Read), pipe.open(Ends::Write));
+        assert_eq!(pipe.put(b"ab"), Ok(2));
+        assert_eq!(pipe.put_packets(b"packet"), Ok(6));
+        let mut buffer = [0; 16];
+        assert_eq!(pipe.take(&mut buffer[..4]), Ok(4));
+        assert_eq!(&buffer[..4], b"abpa", "ordinary bytes, and a packet behind them");
+        assert_eq!(pipe.take(&mut buffer), Err(EAGAIN), "its rest is lost");
+        assert_eq!(pipe.put_packets(&vec![7; PIPE_BUF + 1]), Ok(PIPE_BUF + 1));
+        assert_eq!(pipe.put_packets(&vec![8; 20 * PIPE_BUF]), Ok(14 * PIPE_BUF));
+        assert_eq!(pipe.put_packets(b"x"), Err(EAGAIN));
+        assert_eq!(pipe.room(), Err(EAGAIN));
+        assert_eq!(pipe.take(&mut vec![0; 2 * PIPE_BUF]), Ok(PIPE_BUF));
+        assert_eq!(pipe.take(&mut buffer), Ok(1));
+    }
+
+    #[test]
+    fn what_splice_gives_back_is_the_packet_it_was() {
+        let pipe = Arc::new(Pipe::default());
+        let (_reader, _writer) = (pipe.open(Ends::Read), pipe.open(Ends::Write));
+        for packet in [b"first", b"other"] {
+            assert_eq!(pipe.put_packets(packet), Ok(5));
+        }
+        let mut buffer = [0; 16];
+        for (size, part) in [(3, Part::Beginning), (16, Part::End)] {
+            let taken = pipe.take_run(&mut buffer[..size]).unwrap();
+            assert_eq!((taken.count, taken.part), (size.min(5), part));
+            pipe.put_back(&buffer[..taken.count], taken.part);
+            assert_eq!(pipe.room(), Ok(DEFAULT_CAPACITY - 2 * PIPE_BUF));
+        }
+        assert_eq!(pipe.peek_run(5, &mut buffer), Ok(Taken { count: 5, part: Part::End }));
+        assert_eq!(pipe.take(&mut buffer), Ok(5));
+        assert_eq!(&buffer[..5], b"first");
+        assert_eq!(pipe.take(&mut buffer), Ok(5));
+        assert_eq!(pipe.room(), Ok(DEFAULT_CAPACITY));
     }
 
     #[test]
