@@ -1,88 +1,115 @@
-//! The figures of the README: the same operations natively, under runc and crun, and in the
-//! sandbox on each platform (and under gVisor's runsc, if its path is given), in interleaved
-//! rounds; medians, ratios to native, and whether the goals are met, as Markdown.
+//! The figures of the README: the same operations natively, under runc and crun, and in the sandbox on
+//! each platform (and under gVisor's runsc, if its path is given), in interleaved rounds; medians, ratios
+//! to native, targets and which of them are missed; and how costs grow. As Markdown on standard output.
 //!
-//! `cargo bench --bench figures -- [--runtimes native,runc,crun,runsc-seccomp,runsc-ptrace]
-//! [--gvisor PATH] [--rounds N]`
+//! `cargo bench --bench figures -- [OPTIONS]`; `cli.rs` lists the options.
 //!
-//! `runtimes.rs` knows how each runtime is called, `measure.rs` measures, `table.rs` prints.
+//! - `rows.rs` says what is measured and what it may cost; `growth_rows.rs` the same for what must not grow.
+//! - `operations.rs`, `programs.rs`, `commands.rs`, `memory.rs`, `growth.rs` measure, one kind each, into `samples.rs`.
+//! - `columns.rs` knows how each runtime is called, `room.rs` what its programs find around them.
+//! - `table.rs`, `growth_table.rs`, `goals.rs` print.
+//! - `supervise.rs` keeps all of it in a pid namespace and cleans up after any end; `watch.rs` keeps time limits.
+//!
+//! Exit status: 0 if every target is met, 2 if one is missed, 1 if a row failed or the benchmark itself did.
 
-mod measure;
-mod runtimes;
+mod cli;
+mod columns;
+mod commands;
+mod goals;
+mod growth;
+mod growth_rows;
+mod growth_table;
+mod memory;
+mod operations;
+mod profile;
+mod programs;
+mod room;
+mod rows;
+mod samples;
+mod supervise;
 mod table;
+mod watch;
 
-use runtimes::Runtime;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use cli::Request;
+use columns::Column;
+use rooms::Rooms;
+use samples::Samples;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-/// What the command line asks for.
-struct Request {
-    names: Vec<String>,
-    gvisor: Option<String>,
-    rounds: usize,
+mod rooms;
+
+/// What every part of the benchmark works with.
+pub struct Bench {
+    pub request: Request,
+    pub columns: Vec<Column>,
+    pub rooms: Rooms,
+    pub samples: Samples,
 }
 
-const DEFAULT_ROUNDS: usize = 5;
+/// What became of the targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Met,
+    Missed,
+}
 
-/// Where hosts with cgroups of both versions have the second one.
-const UNIFIED: &str = "/sys/fs/cgroup/unified";
+impl Verdict {
+    pub fn of(met: bool) -> Verdict {
+        if met { Verdict::Met } else { Verdict::Missed }
+    }
+
+    pub fn and(self, other: Verdict) -> Verdict {
+        Verdict::of(self == Verdict::Met && other == Verdict::Met)
+    }
+}
+
+const FAILURE: u8 = 1;
+const TARGET_MISSED: u8 = 2;
 
 fn main() -> ExitCode {
-    if Path::new(UNIFIED).join("cgroup.controllers").exists() {
-        return without_unified_cgroups();
-    }
-    match request().and_then(|r| run(&r)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(2),
-        Err(why) => {
-            eprintln!("figures: {why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Starts this program again where only version 1 is mounted: crun refuses a host that has
-/// both, and all runtimes shall be measured alike.
-fn without_unified_cgroups() -> ExitCode {
-    let script = format!("umount {UNIFIED} && exec \"$@\"");
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"])
-        .args(std::env::args_os());
-    eprintln!("figures: cannot leave the mount namespace: {}", command.exec());
-    ExitCode::FAILURE
-}
-
-fn request() -> Result<Request, String> {
-    let mut request = Request {
-        names: ["native", "runc", "crun", "runsc-seccomp", "runsc-ptrace"].map(String::from).to_vec(),
-        gvisor: None,
-        rounds: DEFAULT_ROUNDS,
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match supervise::role(&arguments) {
+        supervise::Role::Supervisor => supervise::supervisor(&arguments),
+        supervise::Role::Init(rest) => supervise::init(rest),
+        supervise::Role::Worker(scratch, rest) => work(scratch.into(), rest),
     };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
-        match argument.as_str() {
-            "--runtimes" => request.names = value()?.split(',').map(str::to_owned).collect(),
-            "--gvisor" => request.gvisor = Some(value()?),
-            "--rounds" => request.rounds = value()?.parse().map_err(|e| format!("--rounds: {e}"))?,
-            "--bench" => {} // cargo's own
-            other => {
-                return Err(format!("unknown argument {other}; see the head of benches/figures/main.rs"));
-            }
-        }
-    }
-    if request.gvisor.is_some() && !request.names.iter().any(|n| n == "gvisor") {
-        request.names.push("gvisor".into());
-    }
-    Ok(request)
+    done.unwrap_or_else(|why| {
+        eprintln!("figures: {why}");
+        ExitCode::from(FAILURE)
+    })
 }
 
-/// Measures and prints; true if every goal that could be judged is met.
-fn run(request: &Request) -> Result<bool, String> {
-    let make = |name: &String| Runtime::named(name, env!("CARGO_BIN_EXE_runsc"), request.gvisor.as_deref());
-    let runtimes: Vec<Runtime> = request.names.iter().map(make).collect::<Result<_, _>>()?;
-    let figures = measure::all(&runtimes, request.rounds)?;
-    Ok(table::print(&runtimes, &figures))
+/// Measures and prints.
+fn work(scratch: PathBuf, arguments: &[String]) -> Result<ExitCode, String> {
+    let request = cli::parse(arguments)?;
+    let make = |(i, spec)| Column::new(spec, &scratch.join(format!("column-{i}")));
+    let columns: Vec<Column> = request.columns.iter().enumerate().map(make).collect::<Result<_, _>>()?;
+    let rooms = Rooms::prepare(&scratch, &request)?;
+    let mut bench = Bench { request, columns, rooms, samples: Samples::default() };
+    for column in &bench.columns {
+        column.probe(&bench.rooms.small)?;
+    }
+    for round in 0..bench.request.rounds {
+        eprintln!("round {} of {}", round + 1, bench.request.rounds);
+        commands::round(&mut bench);
+        operations::round(&mut bench);
+        programs::round(&mut bench);
+    }
+    memory::measure(&mut bench);
+    growth::measure(&mut bench);
+    let mut text = String::new();
+    let verdict = table::print(&mut text, &bench)
+        .and(growth_table::print(&mut text, &bench))
+        .and(goals::print(&mut text, &bench));
+    print!("{text}");
+    let failures = bench.samples.failures();
+    for failure in &failures {
+        eprintln!("FAILED {failure}");
+    }
+    Ok(match (failures.is_empty(), verdict) {
+        (false, _) => ExitCode::from(FAILURE),
+        (true, Verdict::Missed) => ExitCode::from(TARGET_MISSED),
+        (true, Verdict::Met) => ExitCode::SUCCESS,
+    })
 }

@@ -1,94 +1,138 @@
-//! Printing: machine and versions, one row per operation, memory, and the goals.
+//! Printing the table: machine and versions, a row per operation with its target and what became of it.
 
-use crate::measure::Figures;
-use crate::runtimes::{Runtime, kernel};
+use crate::columns::Column;
+use crate::rows::{self, Row, Target};
+use crate::samples::Cell;
+use crate::{Bench, Verdict};
 use std::fmt::Write;
 
-/// Rows in the order a reader looks for them: key in the figures, what it is called.
-const ROWS: [(&str, &str); 17] = [
-    ("getpid", "`getpid`"),
-    ("read_1_byte", "`read` of 1 byte, `/dev/zero`"),
-    ("write_1_byte", "`write` of 1 byte, `/dev/null`"),
-    ("stat", "`stat`"),
-    ("open_close", "`open` + `close`"),
-    ("pipe_ping_pong", "pipe ping-pong"),
-    ("futex_ping_pong", "futex ping-pong"),
-    ("fork_wait", "`fork` + `wait`"),
-    ("vfork_exec", "`vfork` + `exec` + `wait`"),
-    ("fork_exec", "`fork` + `exec` + `wait`"),
-    ("thread_create_join", "thread create + join"),
-    ("mmap_touch_munmap", "`mmap` + touch + `munmap`"),
-    ("page_touch", "touch of a new page"),
-    ("read_4_kib", "file `read`, 4 KiB"),
-    ("write_4_kib", "file `write`, 4 KiB"),
-    ("read_1_mib", "file `read`, 1 MiB"),
-    ("write_1_mib", "file `write`, 1 MiB"),
-];
-
-/// Prints everything; true if no goal is missed.
-pub fn print(runtimes: &[Runtime], all: &[Figures]) -> bool {
-    let mut text = String::new();
-    let _ = head(&mut text, runtimes);
-    let _ = operations(&mut text, runtimes, all);
-    let _ = memory(&mut text, runtimes, all);
-    let met = goals(&mut text, runtimes, all).unwrap_or(false);
-    for (runtime, figures) in runtimes.iter().zip(all) {
-        for failure in &figures.failures {
-            let _ = writeln!(text, "\nFAILED {}: {failure}", runtime.name);
-        }
+/// Prints head and table.
+pub fn print(text: &mut String, bench: &Bench) -> Verdict {
+    head(text, &bench.columns);
+    let mut verdict = Verdict::Met;
+    let rows: Vec<&Row> = rows::wanted(&bench.request).filter(|r| !rows::BESIDE.contains(&r.key)).collect();
+    if !rows.is_empty() {
+        line(
+            text,
+            std::iter::once("median".to_owned())
+                .chain(names(&bench.columns))
+                .chain(["target".into(), "".into()]),
+        );
+        let _ = writeln!(text, "| --- |{} --- | --- |", " ---: |".repeat(bench.columns.len()));
+        rows.iter().for_each(|row| verdict = verdict.and(print_row(text, bench, row)));
+        text.push('\n');
     }
-    println!("{text}");
-    met && all.iter().all(|f| f.failures.is_empty())
+    memory(text, bench);
+    verdict
 }
 
-fn head(text: &mut String, runtimes: &[Runtime]) -> std::fmt::Result {
+fn head(text: &mut String, columns: &[Column]) {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|l| l.strip_prefix("model name\t: ")).unwrap_or("unknown CPU");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib: u64 = meminfo.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-    writeln!(text, "{model}, {cores} cores, {} GiB, Linux {}.", kib >> 20, kernel())?;
-    for runtime in runtimes.iter().filter(|r| !r.is_native()) {
-        writeln!(text, "{}.", runtime.version())?;
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let _ = writeln!(text, "{model}, {cores} cores, {} GiB, Linux {}.", kib >> 20, kernel.trim());
+    for column in columns.iter().filter(|c| !c.is_native()) {
+        let _ = writeln!(text, "{}.", column.version());
     }
-    writeln!(text)
+    text.push('\n');
 }
 
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+pub fn names(columns: &[Column]) -> impl Iterator<Item = String> {
+    columns.iter().map(|c| c.name.clone())
 }
 
-fn operations(text: &mut String, runtimes: &[Runtime], all: &[Figures]) -> std::fmt::Result {
-    write!(text, "| median |")?;
-    runtimes.iter().try_for_each(|r| write!(text, " {} |", r.name))?;
-    writeln!(text, "\n| --- |{}", " ---: |".repeat(runtimes.len()))?;
-    let native = runtimes.iter().position(Runtime::is_native);
-    let mut row = |title: &str, values: Vec<Option<f64>>| -> std::fmt::Result {
-        write!(text, "| {title} |")?;
-        for (i, value) in values.iter().enumerate() {
-            let base = native.filter(|n| *n != i).and_then(|n| values[n]);
-            write!(text, " {} |", cell(*value, base))?;
-        }
-        writeln!(text)
+pub fn line(text: &mut String, cells: impl Iterator<Item = String>) {
+    text.push('|');
+    cells.for_each(|cell| {
+        let _ = write!(text, " {cell} |");
+    });
+    text.push('\n');
+}
+
+/// The columns that targets are about and compared with.
+pub fn position(columns: &[Column], name: &str) -> Option<usize> {
+    columns.iter().position(|c| c.name == name)
+}
+
+fn print_row(text: &mut String, bench: &Bench, row: &Row) -> Verdict {
+    let is_memory = row.source == rows::Source::Memory;
+    let cells: Vec<Cell> = (0..bench.columns.len()).map(|i| bench.samples.cell(row.key, i)).collect();
+    let native = position(&bench.columns, "native").and_then(|i| cells[i].value());
+    let crun = position(&bench.columns, "crun").and_then(|i| cells[i].value());
+    let base = match row.target {
+        Target::Crun(_) => crun,
+        _ => native,
     };
-    row("start-up of `/bin/true`", all.iter().map(|f| median(&f.starts)).collect())?;
-    for (key, title) in ROWS {
-        row(title, all.iter().map(|f| f.operations.get(key).and_then(|v| median(v))).collect())?;
+    let shown = cells.iter().zip(&bench.columns).map(|(cell, column)| {
+        let is_base =
+            if matches!(row.target, Target::Crun(_)) { column.name == "crun" } else { column.is_native() };
+        show(*cell, base.filter(|_| !is_base), is_memory)
+    });
+    let ours = position(&bench.columns, "runsc").map_or(Cell::Empty, |i| cells[i]);
+    let (target, verdict) = judge(row.target, ours, base);
+    let mark = match verdict {
+        None => String::new(),
+        Some(Verdict::Met) => "met".into(),
+        Some(Verdict::Missed) => "**missed**".into(),
+    };
+    line(text, std::iter::once(row.title.to_owned()).chain(shown).chain([target, mark]));
+    verdict.unwrap_or(Verdict::Met)
+}
+
+/// What the target column says, and whether it is met; None if there is nothing to say.
+fn judge(target: Target, ours: Cell, base: Option<f64>) -> (String, Option<Verdict>) {
+    let against = |limit: f64| match (ours, base) {
+        (Cell::Value(ours), Some(base)) => Some(Verdict::of(rounded(ours / base) <= limit)),
+        (Cell::Failed, _) => Some(Verdict::Missed),
+        _ => None,
+    };
+    match target {
+        Target::None => (String::new(), None),
+        Target::Native { target_ns, native_ns } => {
+            let limit = rounded(target_ns / native_ns);
+            let text =
+                format!("≤ {limit:.2} × native ({} with {})", duration(target_ns), duration(native_ns));
+            (text, against(limit))
+        }
+        Target::Crun(limit) => (format!("≤ {limit:.1} × crun"), against(limit)),
+        Target::Megabytes(limit) => {
+            let verdict = match ours {
+                Cell::Value(ours) => Some(Verdict::of(ours <= limit * 1e6)),
+                Cell::Failed => Some(Verdict::Missed),
+                Cell::Empty => None,
+            };
+            (format!("≤ {limit:.0} MB"), verdict)
+        }
     }
-    writeln!(text)
+}
+
+/// Ratios are judged as they are printed, with two decimals.
+fn rounded(ratio: f64) -> f64 {
+    (ratio * 100.0).round() / 100.0
 }
 
 /// `12.3 µs (4.5×)`
-fn cell(value: Option<f64>, native: Option<f64>) -> String {
-    let Some(value) = value else { return "–".into() };
-    let ratio =
-        native.map(|n| format!(" ({:.*}×)", usize::from(value / n < 10.0), value / n)).unwrap_or_default();
-    format!("{}{ratio}", duration(value))
+pub fn show(cell: Cell, base: Option<f64>, is_memory: bool) -> String {
+    match cell {
+        Cell::Empty => "–".into(),
+        Cell::Failed => "failed".into(),
+        Cell::Value(value) => {
+            let ratio = base.map(|b| format!(" ({}×)", ratio(value / b))).unwrap_or_default();
+            let value = if is_memory { megabytes(value) } else { duration(value) };
+            format!("{value}{ratio}")
+        }
+    }
 }
 
-fn duration(ns: f64) -> String {
+pub fn ratio(ratio: f64) -> String {
+    let decimals = if ratio < 10.0 { 2 } else { usize::from(ratio < 100.0) };
+    format!("{ratio:.decimals$}")
+}
+
+pub fn duration(ns: f64) -> String {
     let (value, unit) = match ns {
         n if n < 1e3 => (n, "ns"),
         n if n < 1e6 => (n / 1e3, "µs"),
@@ -98,57 +142,30 @@ fn duration(ns: f64) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
-fn memory(text: &mut String, runtimes: &[Runtime], all: &[Figures]) -> std::fmt::Result {
-    writeln!(
-        text,
-        "| PSS | idle, in all | by process | sentry with 10,000 blocked threads |\n| --- | ---: | --- | ---: |"
-    )?;
-    for (runtime, figures) in runtimes.iter().zip(all).filter(|(r, _)| !r.is_native()) {
-        let parts: Vec<String> = figures.idle_kib.iter().map(|(n, k)| format!("{n} {}", mib(*k))).collect();
-        let blocked = figures.blocked_kib.map_or("–".into(), |k| format!("+ {}", mib(k)));
-        writeln!(text, "| {} | {} | {} | {blocked} |", runtime.name, mib(idle(figures)), parts.join(", "))?;
+pub fn megabytes(bytes: f64) -> String {
+    format!("{:.1} MB", bytes / 1e6)
+}
+
+/// Idle containers by process, and what blocked threads take.
+fn memory(text: &mut String, bench: &Bench) {
+    let wanted: Vec<&str> = rows::wanted(&bench.request).map(|r| r.key).collect();
+    if !wanted.iter().any(|k| rows::BESIDE.contains(k)) {
+        return;
     }
-    writeln!(text)
-}
-
-fn idle(figures: &Figures) -> u64 {
-    figures.idle_kib.iter().map(|(_, k)| k).sum()
-}
-
-fn mib(kib: u64) -> String {
-    format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
-}
-
-/// One line per goal for the default platform.
-fn goals(text: &mut String, runtimes: &[Runtime], all: &[Figures]) -> Result<bool, std::fmt::Error> {
-    let of = |name: &str| runtimes.iter().position(|r| r.name == name).map(|i| &all[i]);
-    let Some(ours) = of("runsc-seccomp") else { return Ok(true) };
-    let value = |figures: Option<&Figures>, key: &str| {
-        figures.and_then(|f| f.operations.get(key)).and_then(|v| median(v))
-    };
-    let ratio = |key: &str| value(Some(ours), key).zip(value(of("native"), key)).map(|(a, b)| a / b);
-    let start = median(&ours.starts).zip(of("crun").and_then(|f| median(&f.starts))).map(|(a, b)| a / b);
-    let memory = |kib: Option<u64>| kib.and_then(|k| u32::try_from(k).ok()).map(|k| f64::from(k) / 1024.0);
-    let slowest = ["getpid", "read_1_byte", "write_1_byte"]
-        .iter()
-        .filter_map(|k| value(Some(ours), k))
-        .reduce(f64::max);
-    let idle_kib = (!ours.idle_kib.is_empty()).then(|| idle(ours));
-    let goals = [
-        ("start-up, × crun", start, 2.0),
-        ("idle sandbox, MiB", memory(idle_kib), 10.0),
-        ("a simple system call, µs", slowest.map(|ns| ns / 1e3), 10.0),
-        ("`fork` + `wait`, × native", ratio("fork_wait"), 3.0),
-        ("touch of a new page, × native", ratio("page_touch"), 1.1),
-        ("10,000 blocked threads in the sentry, MiB", memory(ours.blocked_kib), 64.0),
-    ];
-    writeln!(text, "| goal | at most | measured | |\n| --- | ---: | ---: | --- |")?;
-    let mut all_met = true;
-    for (what, limit, measured) in goals.map(|(what, measured, limit)| (what, limit, measured)) {
-        let met = measured.is_some_and(|m| m <= limit);
-        all_met &= met;
-        let measured = measured.map_or("–".into(), |m| format!("{m:.2}"));
-        writeln!(text, "| {what} | {limit} | {measured} | {} |", if met { "met" } else { "MISSED" })?;
+    text.push_str("| PSS | idle, by process | sentry with 10,000 blocked threads |\n| --- | --- | ---: |\n");
+    for (index, column) in bench.columns.iter().enumerate().filter(|(_, c)| !c.is_native()) {
+        let parts = bench.samples.idle_kib.get(&index).map_or("–".into(), |parts| {
+            let shown: Vec<String> = parts
+                .iter()
+                .map(|(role, kib)| format!("{role} {}", megabytes(crate::memory::bytes(*kib))))
+                .collect();
+            shown.join(", ")
+        });
+        let blocked = match show(bench.samples.cell("blocked_threads", index), None, true) {
+            text if text.ends_with("MB") => format!("+ {text}"),
+            text => text,
+        };
+        line(text, [column.name.clone(), parts, blocked].into_iter());
     }
-    Ok(all_met)
+    text.push('\n');
 }

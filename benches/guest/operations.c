@@ -1,60 +1,60 @@
 /*
  * Measures operations from the inside, natively or in a container.
  *
- *     operations              prints "name nanoseconds" for every operation
- *     operations NAME...      only these
+ *     operations NAME...      prints "NAME nanoseconds" for each
+ *     operations --list       prints the names
  *     operations --threads N  makes N threads that block, prints "ready", waits for ever
  *     operations --true       does nothing; what fork+exec starts
  *
- * Each operation runs in batches of about 10 ms; the figure is the median batch, so that
- * a neighbour's interruption does not count.
+ * It expects a tmpfs on /tmp, a directory of the host on /bind, and /etc/passwd in the root.
  */
 #define _GNU_SOURCE
+#include "measure.h"
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <spawn.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define BATCHES 15
-#define BATCH_NS 10000000LL
-
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
-static long long now(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * 1000000000LL + ts.tv_nsec;
-}
+enum { SMALL = 4096, BIG = 1 << 20, TOUCH_PAGES = 4096 };
 
 static int zero_fd, null_fd, file_fd;
+static const char *path; /* the file that the operation is about */
 static int there[2], back[2];
 static volatile uint32_t turn;
 static char *big;
-static const char *self;
+static char self[PATH_MAX];
+static pid_t expected_pid;
 
-static void op_getpid(void) { syscall(SYS_getpid); }
+/* Calls that need nothing. */
+static void op_getpid_glibc(void) {
+    if (getpid() != expected_pid) die("getpid");
+}
+static void op_getpid_syscall(void) {
+    if (syscall(SYS_getpid) != expected_pid) die("getpid");
+}
 static void op_read1(void) {
-    char c;
-    if (read(zero_fd, &c, 1) != 1) die("read");
+    char c = 1;
+    if (read(zero_fd, &c, 1) != 1 || c) die("read");
 }
 static void op_write1(void) {
     if (write(null_fd, "x", 1) != 1) die("write");
 }
+
+/* Pipes and futexes. */
+static void op_pipe_alone(void) {
+    char c = 'x', d = 0;
+    if (write(there[1], &c, 1) != 1 || read(there[0], &d, 1) != 1 || d != 'x') die("pipe");
+}
 static void op_pipe(void) {
-    char c = 0;
-    if (write(there[1], &c, 1) != 1 || read(back[0], &c, 1) != 1) die("pipe");
+    char c = 'x', d = 0;
+    if (write(there[1], &c, 1) != 1 || read(back[0], &d, 1) != 1 || d != 'x') die("pipe");
 }
 static void futex_pass(uint32_t mine) {
     turn = !mine;
@@ -62,15 +62,34 @@ static void futex_pass(uint32_t mine) {
     while (turn != mine) syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, !mine, NULL, NULL, 0);
 }
 static void op_futex(void) { futex_pass(0); }
+
+/* Files. */
 static void op_stat(void) {
     struct stat st;
-    if (stat("file", &st)) die("stat");
+    if (stat(path, &st) || !S_ISREG(st.st_mode)) die("stat");
 }
 static void op_open_close(void) {
-    int fd = open("file", O_RDONLY);
-    if (fd < 0) die("open");
-    close(fd);
+    int fd = open(path, O_RDONLY);
+    if (fd < 0 || close(fd)) die("open");
 }
+static void op_open_read_close(void) {
+    int fd = open(path, O_RDONLY);
+    if (fd < 0 || read(fd, big, SMALL) != SMALL || close(fd)) die("open+read");
+}
+static void op_read4k(void) {
+    if (pread(file_fd, big, SMALL, 0) != SMALL) die("pread");
+}
+static void op_write4k(void) {
+    if (pwrite(file_fd, big, SMALL, 0) != SMALL) die("pwrite");
+}
+static void op_read1m(void) {
+    if (pread(file_fd, big, BIG, 0) != BIG) die("pread");
+}
+static void op_write1m(void) {
+    if (pwrite(file_fd, big, BIG, 0) != BIG) die("pwrite");
+}
+
+/* Processes and threads. */
 static void reap(pid_t pid) {
     int status;
     if (pid < 0 || waitpid(pid, &status, 0) != pid || status) die("child");
@@ -94,42 +113,47 @@ static void op_vfork_exec(void) {
     if (pid == 0) run_self();
     reap(pid);
 }
-static void op_mmap_touch_munmap(void) {
-    char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) die("mmap");
-    *(volatile char *)p = 1;
-    munmap(p, 4096);
-}
-enum { TOUCH_PAGES = 4096 };
-static void op_touch_pages(void) {
-    char *p = mmap(NULL, TOUCH_PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) die("mmap");
-    madvise(p, TOUCH_PAGES * 4096, MADV_NOHUGEPAGE);
-    for (int i = 0; i < TOUCH_PAGES; i++) ((volatile char *)p)[i * 4096] = 1;
-    munmap(p, TOUCH_PAGES * 4096);
-}
-static void op_read4k(void) {
-    if (pread(file_fd, big, 4096, 0) != 4096) die("pread");
-}
-static void op_write4k(void) {
-    if (pwrite(file_fd, big, 4096, 0) != 4096) die("pwrite");
-}
-static void op_read1m(void) {
-    if (pread(file_fd, big, 1 << 20, 0) != 1 << 20) die("pread");
-}
-static void op_write1m(void) {
-    if (pwrite(file_fd, big, 1 << 20, 0) != 1 << 20) die("pwrite");
-}
 static void *nothing(void *arg) { return arg; }
 static void op_thread(void) {
     pthread_t t;
     if (pthread_create(&t, NULL, nothing, NULL) || pthread_join(t, NULL)) die("thread");
 }
 
-static void *futex_partner(void *arg) {
-    while (turn != 1) syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
-    for (;;) futex_pass(1);
-    return arg;
+/* Memory. */
+static void op_mmap_touch_munmap(void) {
+    char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) die("mmap");
+    *(volatile char *)p = 1;
+    if (munmap(p, 4096)) die("munmap");
+}
+static void op_touch_pages(void) {
+    char *p = mmap(NULL, TOUCH_PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) die("mmap");
+    madvise(p, TOUCH_PAGES * 4096, MADV_NOHUGEPAGE);
+    for (int i = 0; i < TOUCH_PAGES; i++) ((volatile char *)p)[i * 4096] = 1;
+    if (munmap(p, TOUCH_PAGES * 4096)) die("munmap");
+}
+
+/* What an operation needs first, and what it leaves behind. */
+static char made_dir[64], made_file[80];
+static void make_file(const char *directory) {
+    snprintf(made_dir, sizeof made_dir, "%s/operations.XXXXXX", directory);
+    if (!mkdtemp(made_dir)) die(made_dir);
+    snprintf(made_file, sizeof made_file, "%s/file", made_dir);
+    file_fd = open(made_file, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (file_fd < 0) die(made_file);
+    op_write1m();
+    path = made_file;
+}
+static void in_tmpfs(void) { make_file("/tmp"); }
+static void in_bind(void) { make_file("/bind"); }
+static void in_root(void) { path = "/etc/passwd"; }
+static void remove_file(void) {
+    close(file_fd);
+    if (unlink(made_file) || rmdir(made_dir)) die(made_dir);
+}
+static void start_pipe_alone(void) {
+    if (pipe(there)) die("pipe");
 }
 static pid_t pipe_partner;
 static void start_pipe(void) {
@@ -150,6 +174,11 @@ static void stop_pipe(void) {
     close(back[0]);
     reap(pipe_partner);
 }
+static void *futex_partner(void *arg) {
+    while (turn != 1) syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+    for (;;) futex_pass(1);
+    return arg;
+}
 static void start_futex(void) {
     pthread_t t;
     if (pthread_create(&t, NULL, futex_partner, NULL)) die("thread");
@@ -161,47 +190,41 @@ static const struct operation {
     int parts; /* how many operations one run is */
     void (*start)(void), (*stop)(void);
 } operations[] = {
-    {"getpid", op_getpid, 1, NULL, NULL},
-    {"read_1_byte", op_read1, 1, NULL, NULL},
+    {"getpid_glibc", op_getpid_glibc, 1, NULL, NULL},
+    {"getpid_syscall", op_getpid_syscall, 1, NULL, NULL},
     {"write_1_byte", op_write1, 1, NULL, NULL},
-    {"stat", op_stat, 1, NULL, NULL},
-    {"open_close", op_open_close, 1, NULL, NULL},
+    {"read_1_byte", op_read1, 1, NULL, NULL},
+    {"pipe_one_thread", op_pipe_alone, 1, start_pipe_alone, NULL},
     {"pipe_ping_pong", op_pipe, 1, start_pipe, stop_pipe},
-    {"mmap_touch_munmap", op_mmap_touch_munmap, 1, NULL, NULL},
-    {"page_touch", op_touch_pages, TOUCH_PAGES, NULL, NULL},
-    {"read_4_kib", op_read4k, 1, NULL, NULL},
-    {"write_4_kib", op_write4k, 1, NULL, NULL},
-    {"read_1_mib", op_read1m, 1, NULL, NULL},
-    {"write_1_mib", op_write1m, 1, NULL, NULL},
+    {"stat_tmpfs", op_stat, 1, in_tmpfs, remove_file},
+    {"stat_rootfs", op_stat, 1, in_root, NULL},
+    {"stat_bind", op_stat, 1, in_bind, remove_file},
+    {"open_close_tmpfs", op_open_close, 1, in_tmpfs, remove_file},
+    {"open_close_rootfs", op_open_close, 1, in_root, NULL},
+    {"open_read_close_bind", op_open_read_close, 1, in_bind, remove_file},
+    {"thread_create_join", op_thread, 1, NULL, NULL},
     {"fork_wait", op_fork_wait, 1, NULL, NULL},
     {"vfork_exec", op_vfork_exec, 1, NULL, NULL},
     {"fork_exec", op_fork_exec, 1, NULL, NULL},
-    {"thread_create_join", op_thread, 1, NULL, NULL},
+    {"mmap_touch_munmap", op_mmap_touch_munmap, 1, NULL, NULL},
+    {"page_touch", op_touch_pages, TOUCH_PAGES, NULL, NULL},
+    {"read_4_kib_tmpfs", op_read4k, 1, in_tmpfs, remove_file},
+    {"read_4_kib_bind", op_read4k, 1, in_bind, remove_file},
+    {"write_4_kib_tmpfs", op_write4k, 1, in_tmpfs, remove_file},
+    {"write_4_kib_bind", op_write4k, 1, in_bind, remove_file},
+    {"read_1_mib_tmpfs", op_read1m, 1, in_tmpfs, remove_file},
+    {"read_1_mib_bind", op_read1m, 1, in_bind, remove_file},
+    {"write_1_mib_tmpfs", op_write1m, 1, in_tmpfs, remove_file},
+    {"write_1_mib_bind", op_write1m, 1, in_bind, remove_file},
     {"futex_ping_pong", op_futex, 1, start_futex, NULL}, /* last: its thread stays */
 };
+enum { COUNT = sizeof operations / sizeof *operations };
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-static double measure(const struct operation *o) {
+static void measure(const struct operation *o) {
     if (o->start) o->start();
-    long long start = now();
-    o->run();
-    long once = now() - start;
-    long runs = once > BATCH_NS ? 1 : BATCH_NS / (once > 50 ? once : 50);
-    double batch[BATCHES];
-    for (int b = -1; b < BATCHES; b++) { /* one to warm up */
-        start = now();
-        for (long i = 0; i < runs; i++) o->run();
-        long long took = now() - start;
-        if (b >= 0) batch[b] = (double)took / runs / o->parts;
-        else if (took > 2 * BATCH_NS && runs > 1) runs = runs * BATCH_NS / took + 1;
-        else if (took < BATCH_NS / 2) runs = runs * (double)BATCH_NS / (took + 1) + 1;
-    }
+    double ns = median_ns(o->run, o->parts);
     if (o->stop) o->stop();
-    qsort(batch, BATCHES, sizeof *batch, by_value);
-    return batch[BATCHES / 2];
+    dprintf(1, "%s %.1f\n", o->name, ns);
 }
 
 static uint32_t never;
@@ -227,24 +250,26 @@ __attribute__((noreturn)) static void block_threads(int n) {
 int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "--true")) return 0;
     if (argc == 3 && !strcmp(argv[1], "--threads")) block_threads(atoi(argv[2]));
-    static char path[4096];
-    if (readlink("/proc/self/exe", path, sizeof path - 1) < 0) die("/proc/self/exe");
-    self = path;
-    char dir[] = "/tmp/operations.XXXXXX";
-    if (!mkdtemp(dir) || chdir(dir)) die(dir);
+    if (argc == 2 && !strcmp(argv[1], "--list")) {
+        for (int i = 0; i < COUNT; i++) puts(operations[i].name);
+        return 0;
+    }
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) die("/proc/self/exe");
+    expected_pid = getpid();
     zero_fd = open("/dev/zero", O_RDONLY);
     null_fd = open("/dev/null", O_WRONLY);
-    file_fd = open("file", O_RDWR | O_CREAT, 0600);
-    if (zero_fd < 0 || null_fd < 0 || file_fd < 0) die("open");
-    big = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    memset(big, 'x', 1 << 20);
-    op_write1m();
-    for (unsigned i = 0; i < sizeof operations / sizeof *operations; i++) {
-        int wanted = argc == 1;
-        for (int a = 1; a < argc; a++) wanted |= !strcmp(argv[a], operations[i].name);
-        if (wanted) dprintf(1, "%s %.1f\n", operations[i].name, measure(&operations[i]));
+    if (zero_fd < 0 || null_fd < 0) die("open");
+    big = mmap(NULL, BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (big == MAP_FAILED) die("mmap");
+    memset(big, 'x', BIG);
+    for (int a = 1; a < argc; a++) {
+        int i = 0;
+        while (i < COUNT && strcmp(argv[a], operations[i].name)) i++;
+        if (i == COUNT) {
+            fprintf(stderr, "no operation %s\n", argv[a]);
+            return 2;
+        }
+        measure(&operations[i]);
     }
-    unlink("file");
-    rmdir(dir);
     return 0;
 }

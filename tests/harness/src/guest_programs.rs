@@ -45,9 +45,8 @@ pub fn names(sources: &Path) -> Result<Vec<String>, String> {
 /// Builds one program if a source is newer than it, and gives its path.
 pub fn build(sources: &Path, name: &str, linking: Linking) -> Result<PathBuf, String> {
     let source = sources.join(format!("{name}.c"));
-    let header = sources.join("check.h");
     let program = directory().join(linking.name()).join(name);
-    if is_newer(&program, &[&source, &header]) {
+    if is_newer(&program, &source, sources) {
         return Ok(program);
     }
     let parent = program.parent().ok_or("no parent directory")?;
@@ -69,8 +68,11 @@ pub fn build(sources: &Path, name: &str, linking: Linking) -> Result<PathBuf, St
     Ok(program)
 }
 
-fn is_newer(program: &Path, sources: &[&PathBuf]) -> bool {
+/// Whether the program is newer than its source and every header beside it.
+fn is_newer(program: &Path, source: &Path, sources: &Path) -> bool {
     let time = |p: &Path| p.metadata().and_then(|m| m.modified()).ok();
     let Some(built) = time(program) else { return false };
-    sources.iter().all(|s| time(s).unwrap_or(SystemTime::UNIX_EPOCH) < built)
+    let beside = std::fs::read_dir(sources).into_iter().flatten().flatten().map(|e| e.path());
+    let headers = beside.filter(|p| p.extension().is_some_and(|x| x == "h"));
+    headers.chain([source.to_owned()]).all(|s| time(&s).unwrap_or(SystemTime::UNIX_EPOCH) < built)
 }
