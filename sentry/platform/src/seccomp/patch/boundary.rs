@@ -8,14 +8,30 @@
 //! decoding meets an invalid instruction is not a real one, and has no say.
 //!
 //! What is assumed: the fifteen bytes, and those up to the address, are code. If they are data in front of a function, they have
-//! to fall into step with it by themselves, and [`QUORUM`] of them must; what then is said wrongly would need a function that
-//! begins with an instruction whose tail looks like the sought one, and data that falls into step with that tail.
+//! to fall into step with it by themselves, and half of them must; what then is said wrongly would need code that looks right from
+//! the address on, but begins elsewhere, and data that falls into step with it nevertheless. [`Proof`] says how many bytes must
+//! have no objection.
 
 use super::instruction::{LONGEST, decode};
 use super::{CodeWindow, Edge, WINDOW_BEFORE};
 
-/// How many of the fifteen must come by the address (the others being invalid).
-const QUORUM: usize = 8;
+/// How much it takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Proof {
+    /// As many consecutive starts as it needs for one to be real. For bytes that speak for themselves.
+    Usual,
+    /// More than twice as many.
+    Strong,
+}
+
+impl Proof {
+    fn starts(self) -> usize {
+        match self {
+            Self::Usual => LONGEST,
+            Self::Strong => 2 * LONGEST + 2,
+        }
+    }
+}
 
 /// How far from a known boundary one line of decoding is trusted alone.
 const TRUSTED: u64 = 64;
@@ -32,12 +48,12 @@ enum Verdict {
 }
 
 /// Whether an instruction is proven to begin at `address`.
-pub(super) fn is_boundary(code: &CodeWindow<'_>, address: u64) -> bool {
+pub(super) fn is_boundary(code: &CodeWindow<'_>, address: u64, proof: Proof) -> bool {
     let low = code.start.max(address.saturating_sub(WINDOW_BEFORE));
     let verdicts = verdicts(code, low, address);
-    let proven = verdicts.windows(LONGEST).any(|run| {
+    let proven = verdicts.windows(proof.starts()).any(|run| {
         let agree = run.iter().filter(|v| **v == Verdict::Agrees).count();
-        agree >= QUORUM && !run.contains(&Verdict::Contradicts)
+        agree > run.len() / 2 && !run.contains(&Verdict::Contradicts)
     });
     proven || follows_known_boundary(code, low, address, &verdicts)
 }

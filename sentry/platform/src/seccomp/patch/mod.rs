@@ -14,15 +14,19 @@
 //! ```
 //!
 //! `syscall` clobbers rcx and r11, so these are free for the way in; the stack (with its red zone) and the flags are not
-//! touched. Two shapes are displaced, the first that can be had:
+//! touched. Three shapes are displaced, the first that can be had:
 //!
-//! - *Before*: `mov $nr, %eax` (5 or 7 bytes) directly in front. The `syscall` stays where it is: a jump to it traps as ever,
-//!   and threads that come back from it meet nothing new. x86 cannot be decoded backwards, so `boundary` must prove that the
-//!   bytes are that instruction.
-//! - *Behind*: the `syscall` itself and what follows, up to five bytes. Threads that stand behind the `syscall` (all that are
-//!   blocked in it do) and jumps that lead there meet, at every instruction boundary inside the patch, a byte that is an
-//!   invalid opcode: SIGILL with rip at exactly that boundary, and [`Patch::resume_at`] says where to move the thread. The
-//!   jump's displacement covers such boundaries, so `arena` picks a trampoline address that gives it the right bytes.
+//! 1. `mov $nr, %eax` (5 or 7 bytes) directly in front. The `syscall` stays where it is: a jump to it traps as ever, and threads
+//!    that come back from it meet nothing new. x86 cannot be decoded backwards, so `boundary` must prove that the bytes are that
+//!    instruction.
+//! 2. The `syscall` itself and what follows, up to five bytes.
+//! 3. Whatever is directly in front, if at least five bytes, with more proof (musl's cancellation points: `mov %r11, 8(%rsp);
+//!    syscall; ret`, with a jump's target behind).
+//!
+//! Threads stand behind a displaced `syscall` (all that are blocked in it do), and jumps may lead to any displaced instruction.
+//! They meet, at every instruction boundary inside the patch, a byte that is an invalid opcode: SIGILL with rip at exactly that
+//! boundary, and [`Patch::resume_at`] says where to move the thread. The jump's displacement covers such boundaries, so `arena`
+//! picks a trampoline address that gives it the right bytes.
 //!
 //! Whatever is not certain is refused with a [`Refusal`]: the site keeps trapping, which is slower and always right.
 //!
@@ -39,6 +43,10 @@ mod shape;
 pub mod sites;
 mod trampoline;
 
+#[cfg(test)]
+mod coverage;
+#[cfg(test)]
+mod execution;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -132,6 +140,8 @@ pub enum Refusal {
     NotMovable,
     #[error("the code ends behind the system call, and what follows is not certain to be padding")]
     NoPadding,
+    #[error("the site is patched; it is reached by a jump that leaves the patch out")]
+    Patched,
     #[error("another patch covers a byte that would have to be displaced")]
     Overlaps,
     #[error("the arena has no free place whose address would do")]
@@ -258,15 +268,22 @@ fn guarded_writes(start: u64, bytes: &[u8]) -> Vec<Write> {
 /// Why not. Nothing is taken from the arena then.
 pub fn plan(request: &Request<'_>, taken: &Sites, arena: &mut Arena) -> Result<Patch, Refusal> {
     shape::check(request)?;
-    let before = shape::before(request).filter(|shape| !taken.covers(shape.start, shape.end));
-    if let Some(patch) = before.and_then(|shape| build(request, &shape, arena).ok()) {
+    if taken.of_site(request.site).is_some() {
+        return Err(Refusal::Patched);
+    }
+    let mut attempt = |shape: Shape<'_>| {
+        if taken.covers(shape.start, shape.end) {
+            return Err(Refusal::Overlaps);
+        }
+        build(request, &shape, arena)
+    };
+    if let Some(patch) = shape::number_before(request).and_then(|shape| attempt(shape).ok()) {
         return Ok(patch);
     }
-    let shape = shape::behind(request)?;
-    if taken.covers(shape.start, shape.end) {
-        return Err(Refusal::Overlaps);
-    }
-    build(request, &shape, arena)
+    shape::behind(request).and_then(&mut attempt).or_else(|refusal| {
+        let shape = shape::before(request).ok_or(refusal)?;
+        attempt(shape).map_err(|_| refusal)
+    })
 }
 
 /// Places and assembles the trampoline of a shape.

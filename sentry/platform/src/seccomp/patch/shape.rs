@@ -1,12 +1,14 @@
 //! Which instructions around a site are displaced.
 //!
-//! Key type: [`Shape`]. [`before`] looks for `mov $nr, %eax` in front of the site, [`behind`] takes the site and what follows.
+//! Key type: [`Shape`]. [`number_before`] looks for `mov $nr, %eax` in front of the site, [`behind`] takes the site and what
+//! follows, [`before`] takes whatever is in front.
 //! Invariant: a shape covers at least a jump's length, lies within the window, and holds at most one `syscall`.
 
 use abi::nr;
 
-use super::instruction::{Moved, decode, is_padding, movable};
-use super::{ADDRESS_END, CodeWindow, JUMP, Refusal, Request, SYSCALL, boundary};
+use super::boundary::{self, Proof};
+use super::instruction::{Kind, LONGEST, Moved, decode, is_padding, movable};
+use super::{ADDRESS_END, CodeWindow, JUMP, Refusal, Request, SYSCALL};
 
 /// Functions begin at multiples of this; what is filled up to one with `nop` or `int3` behind a jump or `ret` is padding.
 const ALIGNMENT: u64 = 16;
@@ -24,7 +26,7 @@ pub(super) struct Shape<'a> {
     /// The site.
     pub site: u64,
     /// What is displaced in front of the site.
-    pub before: Option<Moved<'a>>,
+    pub before: Vec<Moved<'a>>,
     /// What is displaced behind it.
     pub behind: Vec<Moved<'a>>,
     /// Where control goes on behind what is displaced, if it does.
@@ -34,7 +36,7 @@ pub(super) struct Shape<'a> {
 impl Shape<'_> {
     /// The instruction boundaries inside, without the start.
     pub fn inner_boundaries(&self) -> impl Iterator<Item = u64> {
-        self.behind.iter().map(|moved| moved.at)
+        self.before.iter().skip(1).chain(&self.behind).map(|moved| moved.at)
     }
 
     /// Which bytes of the jump's displacement must fault, because a boundary lies at them.
@@ -67,29 +69,44 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), Refusal> {
 }
 
 /// `mov $nr, %eax` or `mov $nr, %rax` right before the site, with the number that was seen there.
-pub(super) fn before<'a>(request: &Request<'a>) -> Option<Shape<'a>> {
-    let code = &request.code;
+pub(super) fn number_before<'a>(request: &Request<'a>) -> Option<Shape<'a>> {
     [5, 7].into_iter().find_map(|length| {
         let start = request.site.checked_sub(length)?;
-        let bytes = code.between(start, request.site)?;
-        let number = match *bytes {
+        let number = match *request.code.between(start, request.site)? {
             [0xb8, a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
             [0x48, 0xc7, 0xc0, a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])).cast_unsigned(),
             _ => return None,
         };
-        if number != request.number || !boundary::is_boundary(code, start) {
+        let proven = number == request.number && boundary::is_boundary(&request.code, start, Proof::Usual);
+        if proven { leading(request, start) } else { None }
+    })
+}
+
+/// The nearest instructions right before the site that have room for a jump, whatever they are. Nothing but their place tells
+/// what they are, so that more proof of it is asked for.
+pub(super) fn before<'a>(request: &Request<'a>) -> Option<Shape<'a>> {
+    (5..=u64::try_from(LONGEST).ok()?).find_map(|length| {
+        let start = request.site.checked_sub(length)?;
+        let shape = leading(request, start)?;
+        boundary::is_boundary(&request.code, start, Proof::Strong).then_some(shape)
+    })
+}
+
+/// The instructions from `start` to the site, if they can be moved and run on into it.
+fn leading<'a>(request: &Request<'a>, start: u64) -> Option<Shape<'a>> {
+    let mut before: Vec<Moved<'a>> = Vec::new();
+    let mut at = start;
+    while at < request.site {
+        let moved = movable(&request.code, at).ok()?;
+        let plain = matches!(moved.kind, Kind::Verbatim | Kind::RipRelative { leaves: false, .. });
+        if !plain {
             return None;
         }
-        let moved = movable(code, start).ok().filter(|moved| moved.bytes.len() == bytes.len())?;
-        Some(Shape {
-            start,
-            end: request.site,
-            site: request.site,
-            before: Some(moved),
-            behind: Vec::new(),
-            resume: Some(request.site + SYSCALL),
-        })
-    })
+        at = moved.end();
+        before.push(moved);
+    }
+    let (site, resume) = (request.site, Some(request.site + SYSCALL));
+    (at == site).then_some(Shape { start, end: site, site, before, behind: Vec::new(), resume })
 }
 
 /// The site and as many instructions behind it as the jump needs.
@@ -113,7 +130,7 @@ pub(super) fn behind<'a>(request: &Request<'a>) -> Result<Shape<'a>, Refusal> {
         padding(code, at, needed)?;
         at = needed;
     }
-    Ok(Shape { start: request.site, end: at, site: request.site, before: None, behind, resume })
+    Ok(Shape { start: request.site, end: at, site: request.site, before: Vec::new(), behind, resume })
 }
 
 /// Whether what lies between the end of a piece of code and `needed` only fills the gap to the next function.

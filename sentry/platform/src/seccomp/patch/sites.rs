@@ -86,6 +86,11 @@ impl Sites {
         self.last_patch(address.saturating_add(1)).filter(|patch| patch.end() > address)
     }
 
+    /// The patch of the `syscall` instruction at an address, which covers the instruction or ends there.
+    pub fn of_site(&self, site: u64) -> Option<&Arc<Patch>> {
+        self.last_patch(site.saturating_add(1)).filter(|patch| patch.site == site)
+    }
+
     /// The patch whose trampoline includes the address.
     pub fn in_trampoline(&self, address: u64) -> Option<&Arc<Patch>> {
         self.last_trampoline(address.saturating_add(1)).filter(|patch| patch.trampoline_end() > address)

@@ -44,6 +44,18 @@ impl Case {
         super::properties::assert_sound(&self.request(), &patch);
         Ok(patch)
     }
+
+    /// The patch that displaces the site and what follows, whatever else there is.
+    fn behind(&self) -> Result<Patch, Refusal> {
+        self.behind_in(&mut Arena::new(ARENA, 1 << 20))
+    }
+
+    fn behind_in(&self, arena: &mut Arena) -> Result<Patch, Refusal> {
+        let shape = shape::behind(&self.request())?;
+        let patch = build(&self.request(), &shape, arena)?;
+        super::properties::assert_sound(&self.request(), &patch);
+        Ok(patch)
+    }
 }
 
 /// `mov $nr, %eax; syscall; ret`
@@ -66,7 +78,7 @@ fn a_number_right_before_the_site_is_displaced_and_the_site_stays() {
 #[test]
 fn the_seven_byte_form_is_displaced_too() {
     let case = case(&[0x48, 0xc7, 0xc0, 0xe7, 0, 0, 0, 0x0f, 0x05, 0xc3], 0xe7 - 1);
-    assert_eq!(case.plan().unwrap_err(), Refusal::NoPadding, "another number than the thread had");
+    assert!(shape::number_before(&case.request()).is_none(), "another number than the thread had");
     let case = self::case(&[0x48, 0xc7, 0xc0, 0xca, 0, 0, 0, 0x0f, 0x05, 0xc3], 0xca);
     let patch = case.plan().unwrap();
     assert_eq!((patch.start, patch.end()), (case.site - 7, case.site));
@@ -134,7 +146,7 @@ fn branches_lead_where_they_led() {
     assert_eq!(patch.code[offset..offset + 2], [0x0f, 0x85]);
     assert_eq!((branch + 6).wrapping_add_signed(displacement.into()), case.site + 6 + 0x10);
     // From an arena whose displacement has no faulting highest byte it is not to be had.
-    let elsewhere = case.plan_in(&mut Arena::new(CODE + 0x0040_0000, 1 << 20));
+    let elsewhere = case.behind_in(&mut Arena::new(CODE + 0x0040_0000, 1 << 20));
     assert_eq!(elsewhere, Err(Refusal::NoPlace));
     assert!(Refusal::NoPlace.depends_on_arena());
 }
@@ -149,7 +161,7 @@ fn branches_among_displaced_instructions_follow_them() {
     let patch = to_boundary.plan().unwrap();
     assert_eq!(decoded_branch(&patch, patch.site + 4), patch.after);
     let into_the_middle = case(&[0x0f, 0x05, 0x85, 0xc0, 0x74, 0xfb, 0xc3], 56);
-    assert_eq!(into_the_middle.plan(), Err(Refusal::NotMovable));
+    assert_eq!(into_the_middle.behind(), Err(Refusal::NotMovable));
 }
 
 /// Where the displaced conditional jump at `original` leads from the trampoline.
@@ -170,7 +182,7 @@ fn operands_relative_to_rip_stay_the_same_addresses() {
     assert_eq!((patch.after + 7).wrapping_add_signed(displacement.into()), case.site + 9 + 0x1000);
     let elsewhere = Arena::new(CODE + 0x7fff_0000 - 0x2000, 1 << 16);
     let near_end = self::case(&[0x0f, 0x05, 0x48, 0x3b, 0x05, 0, 0, 0, 0x90, 0xc3], 39);
-    assert_eq!(near_end.plan_in(&mut elsewhere.clone()), Err(Refusal::OutOfReach));
+    assert_eq!(near_end.behind_in(&mut elsewhere.clone()), Err(Refusal::OutOfReach));
     assert!(elsewhere.touched_pages().next().is_none());
 }
 
@@ -184,22 +196,52 @@ fn padding_behind_a_return_is_used_only_when_it_is_padding() {
         case(&around, 39)
     };
     let nops = site_at(8, &[0xc3, 0x0f, 0x1f, 0x44, 0, 0, 0x55]);
-    let patch = nops.plan().unwrap();
+    let patch = nops.behind().unwrap();
     assert_eq!(patch.end(), patch.site + 5);
     assert_eq!(patch.points().last().map(|p| p.original), Some(patch.site + 2), "nothing behind the return");
     let traps = site_at(8, &[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0x55]);
-    assert!(traps.plan().is_ok());
+    assert!(traps.behind().is_ok());
     let function_too_near = site_at(12, &[0xc3, 0x90, 0x55, 0x48, 0x89, 0xe5]);
-    assert_eq!(function_too_near.plan(), Err(Refusal::NoPadding));
+    assert_eq!(function_too_near.behind(), Err(Refusal::NoPadding));
     let code = site_at(8, &[0xc3, 0x90, 0x90, 0x55, 0x48, 0x89, 0xe5]);
-    assert_eq!(code.plan(), Err(Refusal::NoPadding));
+    assert_eq!(code.behind(), Err(Refusal::NoPadding));
     let cut = site_at(8, &[0xc3, 0x90]);
-    assert_eq!(cut.plan(), Err(Refusal::WindowEnds));
+    assert_eq!(cut.behind(), Err(Refusal::WindowEnds));
+}
+
+/// `mov %r11, 8(%rsp); syscall; ret; jmp __cancel`, where musl makes all calls that can be cancelled.
+#[test]
+fn any_instruction_in_front_is_displaced_where_the_code_ends_behind() {
+    let case = case(&[0x4c, 0x89, 0x5c, 0x24, 0x08, 0x0f, 0x05, 0xc3, 0xe9, 1, 2, 0, 0], 39);
+    let patch = case.plan().unwrap();
+    assert_eq!((patch.start, patch.end()), (case.site - 5, case.site));
+    assert_eq!(patch.boundaries(), [patch.start]);
+    assert_eq!(plan(&case.request(), &holding(patch), &mut Arena::new(ARENA, 4096)), Err(Refusal::Patched));
+    // `mov %rsi, %rdi; mov %edx, %esi; syscall; ret`
+    let case = self::case(&[0x48, 0x89, 0xf7, 0x89, 0xd6, 0x0f, 0x05, 0xc3, 0xe9, 1, 2, 0, 0], 39);
+    let patch = case.plan().unwrap();
+    assert_eq!((patch.start, patch.end()), (case.site - 5, case.site));
+    assert_eq!(patch.boundaries(), [patch.start, patch.start + 3]);
+    assert!(faults(patch.patched[3]));
+    // Control does not run from a jump in front into the site.
+    let case = self::case(&[0x48, 0x89, 0xf7, 0xeb, 0xd6, 0x0f, 0x05, 0xc3, 0xe9, 1, 2, 0, 0], 39);
+    assert_eq!(case.plan(), Err(Refusal::NoPadding));
+}
+
+/// All bytes that are taken to fault as instructions.
+pub(super) fn faulting_bytes() -> impl Iterator<Item = u8> {
+    (0..=255).filter(|byte| faults(*byte))
+}
+
+fn holding(patch: Patch) -> Sites {
+    let mut sites = Sites::new();
+    sites.insert(patch).unwrap();
+    sites
 }
 
 #[test]
 fn what_cannot_move_is_refused() {
-    let refused = |around: &[u8]| case(around, 39).plan().unwrap_err();
+    let refused = |around: &[u8]| case(around, 39).behind().unwrap_err();
     assert_eq!(refused(&[0x0f, 0x05, 0x0f, 0x05, 0x90, 0xc3]), Refusal::NotMovable, "another syscall");
     assert_eq!(refused(&[0x0f, 0x05, 0xe3, 0x10, 0x90, 0xc3]), Refusal::NotMovable, "jrcxz");
     assert_eq!(refused(&[0x0f, 0x05, 0xff, 0xd0, 0x90, 0xc3]), Refusal::NotMovable, "indirect call");
@@ -251,7 +293,7 @@ fn a_patch_does_not_cover_a_byte_of_another() {
     let patch = plan(&first.request(), &sites, &mut arena).unwrap();
     assert_eq!(patch.end(), first.site + 7);
     sites.insert(patch.clone()).unwrap();
-    assert_eq!(plan(&first.request(), &sites, &mut arena), Err(Refusal::Overlaps));
+    assert_eq!(plan(&first.request(), &sites, &mut arena), Err(Refusal::Patched));
     first.site += 7;
     first.number = 0x27;
     let second = plan(&first.request(), &sites, &mut arena).unwrap();

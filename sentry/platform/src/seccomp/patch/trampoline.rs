@@ -61,7 +61,7 @@ fn calls<'s>(shape: &'s Shape<'_>) -> impl Iterator<Item = u64> + 's {
 pub(super) fn assemble(shape: &Shape<'_>, place: u64, stub_entry: u64) -> Result<Assembled, Refusal> {
     let mut writer =
         Writer { shape, place, code: Vec::new(), points: Vec::new(), literal: code_length(shape) };
-    if let Some(moved) = &shape.before {
+    for moved in &shape.before {
         writer.moved(moved)?;
     }
     let entry = writer.here();
