@@ -30,9 +30,10 @@ pub const CALLS: &[Entry] = &[
     call!(BRK, sys_brk, wait 1, Support::Full),
     call!(MADVISE, sys_madvise, wait 3, Support::Partial("no MADV_REMOVE, memory failure injection or guard pages")),
     call!(MSYNC, sys_msync, now 3, Support::Full),
-    call!(MLOCK, sys_mlock, wait 2, Support::Partial("limits are kept, pages are not pinned on the host")),
-    call!(MLOCK2, sys_mlock2, wait 3, Support::Partial("limits are kept, pages are not pinned on the host")),
+    call!(MLOCK, sys_mlock, wait 2, Support::Partial("limits are kept, pages are brought in and not pinned on the host")),
+    call!(MLOCK2, sys_mlock2, wait 3, Support::Partial("limits are kept, pages are brought in and not pinned on the host")),
     call!(MUNLOCK, sys_munlock, wait 2, Support::Full),
+    call!(MINCORE, sys_mincore, now 3, Support::Full),
 ];
 
 fn protection(prot: Prot) -> Protection {
@@ -253,7 +254,16 @@ pub async fn sys_mlock2(
     if !MlockFlags::all().contains(flags) {
         return Err(EINVAL.into());
     }
-    set_locked(task, address, length, Locked::Yes).await
+    let on_fault = flags.contains(MlockFlags::MLOCK_ONFAULT);
+    set_locked(task, address, length, if on_fault { Locked::OnFault } else { Locked::Yes }).await
+}
+
+/// `mincore(2)` <https://man7.org/linux/man-pages/man2/mincore.2.html>
+pub fn sys_mincore(task: &Arc<Task>, address: u64, length: u64, answer: u64) -> Reply<'_> {
+    match task.check_residency(address, length, answer) {
+        Ok(()) => Reply::Native,
+        Err(errno) => Reply::Now(Err(errno.into())),
+    }
 }
 
 /// `munlock(2)` <https://man7.org/linux/man-pages/man2/mlock.2.html>

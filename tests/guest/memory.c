@@ -304,6 +304,28 @@ TEST(mlock_and_mincore) {
     CHECK_ERR(mlock(p, PAGE), ENOMEM);
 }
 
+TEST(mincore_tells_which_pages_are_there) {
+    char *p = anonymous(4);
+    unsigned char vec[5] = {9, 9, 9, 9, 9};
+    p[PAGE] = 1;
+    CHECK(mincore(p, 3 * PAGE + 1, vec) == 0);
+    CHECK(!(vec[0] & 1) && vec[1] & 1 && !(vec[2] & 1) && !(vec[3] & 1) && vec[4] == 9);
+    CHECK(madvise(p + PAGE, PAGE, MADV_DONTNEED) == 0 && mincore(p, 2 * PAGE, vec) == 0 && !(vec[1] & 1));
+    CHECK(mlock2(p, PAGE, MLOCK_ONFAULT) == 0 && mincore(p, PAGE, vec) == 0 && !(vec[0] & 1));
+    CHECK(mincore(p, 0, vec) == 0);
+    CHECK_ERR(mincore(p + 1, PAGE, vec), EINVAL);
+    CHECK_ERR(mincore(p, PAGE, NULL), EFAULT);
+    CHECK_ERR(mincore(p, PAGE, (void *)(1UL << 62)), EFAULT);
+    CHECK_ERR(mincore(p, PAGE, (void *)-1), EFAULT);
+    CHECK_ERR(mincore(p, 1UL << 62, vec), ENOMEM);
+    CHECK_ERR(mincore((void *)-PAGE, PAGE, vec), ENOMEM);
+    CHECK(munmap(p + PAGE, PAGE) == 0);
+    p[0] = 1;
+    CHECK_ERR(mincore(p, 3 * PAGE, vec), ENOMEM);
+    CHECK(mprotect(p + 2 * PAGE, PAGE, PROT_NONE) == 0);
+    CHECK_ERR(mlock(p + 2 * PAGE, PAGE), ENOMEM);
+}
+
 TEST(map_populate_and_noreserve_and_large_sizes) {
     char *p = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     CHECK(p != MAP_FAILED && p[63 * PAGE] == 0);

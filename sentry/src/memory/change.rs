@@ -80,7 +80,7 @@ fn data_limit(limits: &Limits) -> u64 {
     if limit.soft == 0 { limit.hard } else { limit.soft }
 }
 
-const fn is_aligned(address: u64) -> bool {
+pub(super) const fn is_aligned(address: u64) -> bool {
     address.is_multiple_of(PAGE_SIZE)
 }
 
@@ -217,7 +217,7 @@ pub(crate) fn map_operation(region: &Region) -> MemoryOperation<'_> {
 
 impl Task {
     /// Has the host change the address space.
-    async fn change_memory(&self, operations: &[MemoryOperation<'_>]) -> SysResult<()> {
+    pub(super) async fn change_memory(&self, operations: &[MemoryOperation<'_>]) -> SysResult<()> {
         let result = self
             .poll_context(|context, wake| context.poll_memory(wake, operations), || Err(MemoryError::Died))
             .await;
@@ -459,41 +459,6 @@ impl Task {
         memory.change_flags(start, end, change);
         if covered { Ok(()) } else { Err(ENOMEM) }
     }
-
-    /// `mlock` and `munlock`, as far as the sandbox keeps account of them.
-    ///
-    /// # Errors
-    /// `ENOMEM`: not mapped, or beyond the limit. `EAGAIN`, `EPERM`.
-    pub async fn set_locked(&self, start: u64, length: u64, locked: Locked) -> SysResult<()> {
-        let memory = self.memory();
-        let begin = start & !(PAGE_SIZE - 1);
-        let end = memory.range(begin, (start - begin).checked_add(length).ok_or(EINVAL)?, ENOMEM)?;
-        let _gate = memory.gate.enter().await;
-        if !memory.space.lock().regions.is_covered(begin, end) {
-            return Err(ENOMEM);
-        }
-        let limit = self.group.limits.soft(Resource::LockedMemory);
-        if locked == Locked::Yes && !self.credentials().has(CAP_IPC_LOCK) {
-            if limit == 0 {
-                return Err(EPERM);
-            }
-            if memory.locked_bytes().saturating_add(end - begin) > limit {
-                return Err(ENOMEM);
-            }
-        }
-        memory.change_flags(begin, end, |flags| flags.set(RegionFlags::LOCKED, locked == Locked::Yes));
-        Ok(())
-    }
-}
-
-const CAP_IPC_LOCK: u32 = 14;
-
-/// Whether pages are to be locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Locked {
-    Yes,
-    No,
 }
 
 /// How `mremap` may move.
@@ -528,7 +493,7 @@ impl MemoryManager {
     }
 
     /// Judges a page-aligned range; returns its end.
-    fn range(&self, start: u64, length: u64, too_far: abi::errno::Errno) -> SysResult<u64> {
+    pub(super) fn range(&self, start: u64, length: u64, too_far: abi::errno::Errno) -> SysResult<u64> {
         if !is_aligned(start) || length == 0 {
             return Err(EINVAL);
         }
@@ -570,7 +535,7 @@ impl MemoryManager {
         }
     }
 
-    fn change_flags(&self, start: u64, end: u64, change: impl Fn(&mut RegionFlags)) {
+    pub(super) fn change_flags(&self, start: u64, end: u64, change: impl Fn(&mut RegionFlags)) {
         let mut space = self.space.lock();
         for mut region in space.regions.remove(start, end) {
             change(&mut region.flags);

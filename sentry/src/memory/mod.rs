@@ -3,6 +3,7 @@
 //! * [`MemoryManager`] (`manager.rs`): one address space, shared by the tasks that live in it.
 //! * [`Region`] (`region.rs`), kept in order by `map.rs`.
 //! * `change.rs`: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`, `madvise` as methods of a task.
+//! * `residency.rs`: `mlock`, `mincore`.
 //! * [`HostFile`]: the descriptors that are mapped.
 //!
 //! Invariant: a change is made while holding the space's [`crate::wait::Gate`]: planned on the map, carried out by the
@@ -13,10 +14,12 @@ mod host_file;
 mod manager;
 mod map;
 mod region;
+mod residency;
 
 pub(crate) use change::map_operation;
-pub use change::{Locked, MapRequest, MapSource, Placement, Remap};
+pub use change::{MapRequest, MapSource, Placement, Remap};
 pub use host_file::{HostFile, errno};
 pub use manager::{MemoryManager, ProgramArea};
 pub use map::REGIONS_MAX;
 pub use region::{Backing, PAGE_SIZE, Region, RegionFlags};
+pub use residency::Locked;

@@ -109,6 +109,7 @@ const ALLOWED: &[(c_long, &str)] = &[
     (libc::SYS_mprotect, "memory operations"),
     (libc::SYS_mremap, "memory operations"),
     (libc::SYS_madvise, "memory operations"),
+    (libc::SYS_mincore, "native"),
     (libc::SYS_arch_prctl, "native FS and GS base changes"),
     (libc::SYS_sched_yield, "native"),
     (libc::SYS_clone, "new threads and address spaces"),

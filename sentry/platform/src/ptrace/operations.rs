@@ -95,13 +95,18 @@ pub(super) fn native_call(reserved: Reserved, request: &SyscallRequest) -> Resul
     let needed = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED).unsigned_abs();
     let tolerated = (libc::MAP_NORESERVE | libc::MAP_STACK | libc::MAP_POPULATE).unsigned_abs();
     let arguments = request.arguments;
-    let [first, second, _, fourth, ..] = arguments;
+    let [first, second, third, fourth, ..] = arguments;
     if request.architecture != Architecture::X86_64 {
         return Err(errno::EINVAL);
     }
     let number = c_long::try_from(request.number).map_err(|_| errno::EINVAL)?;
     match number {
         libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_madvise => check_range(reserved, first, second)?,
+        libc::SYS_mincore => {
+            check_range(reserved, first, second)?;
+            // One byte for each page.
+            check_range(reserved, third, second.div_ceil(PAGE))?;
+        }
         libc::SYS_mmap => {
             check_range(reserved, first, second)?;
             let (needed, tolerated) = (u64::from(needed), u64::from(tolerated));
@@ -211,6 +216,10 @@ mod tests {
             assert!(native_call(RESERVED, &request(call, [end - 4096, 4097, 0, 0, 0, 0])).is_err());
             assert!(native_call(RESERVED, &request(call, [4096, u64::MAX, 0, 0, 0, 0])).is_err());
         }
+        let mincore = |arguments| native_call(RESERVED, &request(libc::SYS_mincore, arguments));
+        assert!(mincore([end - 8192, 8192, end - 2, 0, 0, 0]).is_ok());
+        assert!(mincore([end - 8192, 8192, end - 1, 0, 0, 0]).is_err(), "its answer would be written there");
+        assert!(mincore([end - 8192, 8193, 0, 0, 0, 0]).is_err());
         let moved = MemoryOperation::Move { from: 4096, from_length: 4096, to: end, to_length: 4096 };
         assert!(host_call(RESERVED, &moved).is_err());
     }

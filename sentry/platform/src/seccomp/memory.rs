@@ -172,6 +172,11 @@ pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout) -> bool {
     match i64::try_from(request.number).unwrap_or(-1) {
         libc::SYS_munmap | libc::SYS_mprotect => in_range(),
         libc::SYS_madvise => in_range() && is_harmless_advice(u64::from(third as u32)),
+        // One byte for each page.
+        libc::SYS_mincore => {
+            let pages = length.div_ceil(4096);
+            in_range() && third.checked_add(pages).is_some_and(|end| end <= layout.max_address)
+        }
         libc::SYS_mmap => {
             let needed = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
             let allowed = needed | (libc::MAP_NORESERVE | libc::MAP_POPULATE | libc::MAP_STACK) as u64;
@@ -186,4 +191,24 @@ pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout) -> bool {
 /// Whether the call ends the thread.
 pub fn is_exit(request: &SyscallRequest) -> bool {
     [libc::SYS_exit, libc::SYS_exit_group].contains(&(request.number as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn residency_is_asked_and_answered_below_the_stub_only() {
+        let end = 0x7000_0000_0000;
+        let layout = Layout { min_address: 0x1_0000, max_address: end, vdso: None };
+        let allowed = |arguments| {
+            let number = libc::SYS_mincore.cast_unsigned();
+            let request = SyscallRequest { number, arguments, ip: 0, architecture: Architecture::X86_64 };
+            is_native_allowed(&request, &layout)
+        };
+        assert!(allowed([end - 8192, 8192, end - 2, 0, 0, 0]));
+        assert!(!allowed([end - 8192, 8192, end - 1, 0, 0, 0]), "its answer would be written there");
+        assert!(!allowed([end - 8192, 4097 + 4096, 0, 0, 0, 0]));
+        assert!(!allowed([4096, 4096, u64::MAX, 0, 0, 0]));
+    }
 }
