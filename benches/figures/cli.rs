@@ -42,10 +42,6 @@ impl Request {
         let has = |name: &str, part: &str| name.to_lowercase().contains(part);
         self.only.is_empty() || self.only.iter().any(|part| names.iter().any(|name| has(name, part)))
     }
-
-    pub fn is_partial(&self) -> bool {
-        !self.only.is_empty()
-    }
 }
 
 const DEFAULT_ROUNDS: usize = 5;

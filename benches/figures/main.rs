@@ -24,6 +24,7 @@ mod operations;
 mod profile;
 mod programs;
 mod room;
+mod rooms;
 mod rows;
 mod samples;
 mod supervise;
@@ -36,8 +37,7 @@ use rooms::Rooms;
 use samples::Samples;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-mod rooms;
+use std::time::Instant;
 
 /// What every part of the benchmark works with.
 pub struct Bench {
@@ -90,14 +90,21 @@ fn work(scratch: PathBuf, arguments: &[String]) -> Result<ExitCode, String> {
     for column in &bench.columns {
         column.probe(&bench.rooms.small)?;
     }
-    for round in 0..bench.request.rounds {
-        eprintln!("round {} of {}", round + 1, bench.request.rounds);
+    let begin = Instant::now();
+    let say = |what: &str| eprintln!("{:4} s: {what}", begin.elapsed().as_secs());
+    for round in 1..=bench.request.rounds {
+        say(&format!("round {round} of {}: commands", bench.request.rounds));
         commands::round(&mut bench);
+        say("operations");
         operations::round(&mut bench);
+        say("programs");
         programs::round(&mut bench);
     }
+    say("memory");
     memory::measure(&mut bench);
+    say("how it grows");
     growth::measure(&mut bench);
+    say("done");
     let mut text = String::new();
     let verdict = table::print(&mut text, &bench)
         .and(growth_table::print(&mut text, &bench))

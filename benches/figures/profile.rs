@@ -45,9 +45,11 @@ impl Recording {
                 .args(options);
             let report = command::run(&mut perf, LIMIT).ok("perf report")?;
             let _ = writeln!(text, "# {title}");
-            report.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).for_each(|l| {
-                let _ = writeln!(text, "{}", l.trim_end());
-            });
+            for line in report.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
+                // perf pads its columns to the longest symbol there is.
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let _ = writeln!(text, "{}", words.join(" "));
+            }
         }
         std::fs::write(&self.text, text).map_err(|e| format!("{}: {e}", self.text.display()))
     }
