@@ -148,6 +148,23 @@ fn state_cases(report: &Report, runtime: &Runtime) {
         eventually("counting again", LIMIT, || count().is_ok_and(|n| n != before && !n.trim().is_empty()))?;
         c.delete_force()
     });
+    report.case("pause_catches_threads_however_busy_they_are", || {
+        // One computes, one makes calls, one forks, one waits.
+        let c = Container::running(
+            runtime,
+            "(while :; do :; done) & (while :; do echo >/dev/null; done) & (while :; do (:); done) & \
+             i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.01; done",
+        )?;
+        let count = || -> Result<String, String> { c.exec(&[], &["cat", "/tmp/count"]).ok("cat") };
+        eventually("counting", LIMIT, || count().is_ok_and(|n| !n.trim().is_empty()))?;
+        for _ in 0..25 {
+            c.command(&["pause"]).ok("pause")?;
+            c.command(&["resume"]).ok("resume")?;
+        }
+        let before = count()?;
+        eventually("counting again", LIMIT, || count().is_ok_and(|n| n != before && !n.trim().is_empty()))?;
+        c.delete_force()
+    });
 }
 
 fn exec_cases(report: &Report, runtime: &Runtime) {

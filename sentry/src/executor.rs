@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use abi::errno::Errno;
 use async_task::Runnable;
@@ -27,6 +27,8 @@ pub struct Executor {
     platform: Arc<dyn Platform>,
     /// Ready futures that no polling thread has taken yet.
     injected: Mutex<VecDeque<Runnable>>,
+    /// How many those are, so that a look need not lock: a worker that is kicked for one comes by after the count.
+    injected_count: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -36,7 +38,12 @@ const WORKER_STACK: usize = 512 << 10;
 impl Executor {
     /// An executor without threads.
     pub fn new(platform: Arc<dyn Platform>) -> Arc<Self> {
-        Arc::new(Self { platform, injected: Mutex::default(), stopping: AtomicBool::new(false) })
+        Arc::new(Self {
+            platform,
+            injected: Mutex::default(),
+            injected_count: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        })
     }
 
     /// Starts a future. Its result is dropped; it ends when it is done.
@@ -56,7 +63,11 @@ impl Executor {
             None => Some(runnable),
         });
         if let Some(runnable) = left {
-            self.injected.lock().push_back(runnable);
+            {
+                let mut injected = self.injected.lock();
+                injected.push_back(runnable);
+                self.injected_count.store(injected.len(), Ordering::SeqCst);
+            }
             self.platform.kick();
         }
     }
@@ -79,11 +90,22 @@ impl Executor {
                     runnable.run();
                 }
                 Some(None) => {
-                    let Some(runnable) = self.injected.lock().pop_front() else { return };
+                    let Some(runnable) = self.take_injected() else { return };
                     runnable.run();
                 }
             }
         }
+    }
+
+    fn take_injected(&self) -> Option<Runnable> {
+        // The count is stored before the kick, and a kicked worker looks after its wait: it sees it.
+        if self.injected_count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let mut injected = self.injected.lock();
+        let runnable = injected.pop_front();
+        self.injected_count.store(injected.len(), Ordering::SeqCst);
+        runnable
     }
 
     /// Ends the worker loops at their next turn.

@@ -43,6 +43,12 @@ pub fn realtime_ns() -> u64 {
     clock_ns(nix::time::ClockId::CLOCK_REALTIME)
 }
 
+/// Wall-clock time as of the last tick of the host, which takes a fifth of the time to read: what Linux stamps files
+/// with (`ktime_get_coarse_real_ts64`).
+pub fn coarse_realtime_ns() -> u64 {
+    clock_ns(nix::time::ClockId::CLOCK_REALTIME_COARSE)
+}
+
 /// Time since the host's start, suspension included, in nanoseconds.
 pub fn boottime_ns() -> u64 {
     clock_ns(nix::time::ClockId::CLOCK_BOOTTIME)

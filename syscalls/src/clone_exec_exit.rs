@@ -193,7 +193,7 @@ fn exec_request(
 /// `exit(2)` <https://man7.org/linux/man-pages/man2/_exit.2.html>
 pub fn sys_exit(task: &Arc<Task>, status: i32) -> SysResult<()> {
     task.exits_natively.store(true, Ordering::Relaxed);
-    task.must_exit.lock().get_or_insert(exit_status(status));
+    task.end_with(exit_status(status));
     Ok(())
 }
 

@@ -121,7 +121,7 @@ async fn send(
 ) -> CallResult<usize> {
     let mut buffer = vec![0; count.min(PIECE)];
     let mut done = 0;
-    while done < count && task.must_exit.lock().is_none() {
+    while done < count && !task.is_ending() {
         let wanted = (count - done).min(buffer.len());
         let piece = buffer.get_mut(..wanted).unwrap_or_default();
         let got = match source.ops.read(start + done as u64, piece, source) {
@@ -226,7 +226,7 @@ fn copy(
 ) -> SysResult<usize> {
     let mut buffer = vec![0; count.min(PIECE)];
     let mut done = 0;
-    while done < count && task.must_exit.lock().is_none() {
+    while done < count && !task.is_ending() {
         let wanted = (count - done).min(buffer.len());
         let piece = buffer.get_mut(..wanted).unwrap_or_default();
         let step = source.ops.read(start + done as u64, piece, source).and_then(|got| {

@@ -73,8 +73,7 @@ pub(crate) fn start_write<'a>(task: &'a Arc<Task>, write: SysResult<Write>) -> R
 pub fn sys_read<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usize) -> Reply<'a> {
     let buffers = UserBuffers::one(buffer.address(), count);
     let read = task
-        .files()
-        .get_open(fd.raw())
+        .open_file(fd.raw())
         .and_then(|file| Read::new(file, buffers, At::Position, Blocking::AsDescription));
     start_read(task, read)
 }
@@ -82,7 +81,7 @@ pub fn sys_read<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usi
 /// `write(2)` <https://man7.org/linux/man-pages/man2/write.2.html>
 pub fn sys_write<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usize) -> Reply<'a> {
     let buffers = UserBuffers::one(buffer.address(), count);
-    let write = task.files().get_open(fd.raw()).and_then(|file| {
+    let write = task.open_file(fd.raw()).and_then(|file| {
         let mode = WriteMode::of(&file);
         Write::new(file, buffers, At::Position, mode)
     });
@@ -92,7 +91,7 @@ pub fn sys_write<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: us
 /// The file for a transfer at an offset, in Linux's order of errors.
 fn positioned(task: &Task, fd: Fd, offset: i64) -> SysResult<(Arc<FileDescription>, At)> {
     let offset = u64::try_from(offset).map_err(|_| EINVAL)?;
-    let file = task.files().get_open(fd.raw())?;
+    let file = task.open_file(fd.raw())?;
     if file.is_seekable() { Ok((file, At::Offset(offset))) } else { Err(ESPIPE) }
 }
 
@@ -179,7 +178,7 @@ fn vectored_write<'a>(
 }
 
 fn sequential(task: &Task, fd: Fd) -> SysResult<(Arc<FileDescription>, At)> {
-    task.files().get_open(fd.raw()).map(|file| (file, At::Position))
+    task.open_file(fd.raw()).map(|file| (file, At::Position))
 }
 
 /// `readv(2)` <https://man7.org/linux/man-pages/man2/readv.2.html>
@@ -275,7 +274,7 @@ pub fn sys_pwritev2<'a>(
 
 /// `lseek(2)` <https://man7.org/linux/man-pages/man2/lseek.2.html>
 pub fn sys_lseek(task: &Arc<Task>, fd: Fd, offset: i64, whence: u32) -> SysResult<u64> {
-    let file = task.files().get_open(fd.raw())?;
+    let file = task.open_file(fd.raw())?;
     if whence > libc::SEEK_HOLE.cast_unsigned() {
         return Err(EINVAL);
     }
@@ -301,7 +300,7 @@ fn set_size(task: &Task, file: &Arc<dyn sentry::vfs::Inode>, size: u64) -> SysRe
 /// `ftruncate(2)` <https://man7.org/linux/man-pages/man2/ftruncate.2.html>
 pub fn sys_ftruncate(task: &Arc<Task>, fd: Fd, length: i64) -> SysResult<()> {
     let size = size_argument(length)?;
-    let file = task.files().get_open(fd.raw())?;
+    let file = task.open_file(fd.raw())?;
     if file.inode.kind() != FileKind::Regular || !file.writable {
         return Err(EINVAL);
     }
@@ -337,7 +336,7 @@ pub fn sys_fallocate(
     offset: i64,
     length: i64,
 ) -> SysResult<()> {
-    let file = task.files().get_open(fd.raw())?;
+    let file = task.open_file(fd.raw())?;
     if offset < 0 || length <= 0 {
         return Err(EINVAL);
     }
@@ -381,12 +380,12 @@ fn check_allocation_mode(mode: FallocateMode) -> SysResult<()> {
 
 /// `fsync(2)` <https://man7.org/linux/man-pages/man2/fsync.2.html>
 pub fn sys_fsync(task: &Arc<Task>, fd: Fd) -> SysResult<()> {
-    task.files().get_open(fd.raw())?.ops.sync(DataOnly::No)
+    task.open_file(fd.raw())?.ops.sync(DataOnly::No)
 }
 
 /// `fdatasync(2)` <https://man7.org/linux/man-pages/man2/fsync.2.html>
 pub fn sys_fdatasync(task: &Arc<Task>, fd: Fd) -> SysResult<()> {
-    task.files().get_open(fd.raw())?.ops.sync(DataOnly::Yes)
+    task.open_file(fd.raw())?.ops.sync(DataOnly::Yes)
 }
 
 /// `sync_file_range(2)` <https://man7.org/linux/man-pages/man2/sync_file_range.2.html>
@@ -397,7 +396,7 @@ pub fn sys_sync_file_range(
     length: i64,
     flags: SyncRangeFlags,
 ) -> SysResult<()> {
-    let file = task.files().get_open(fd.raw())?;
+    let file = task.open_file(fd.raw())?;
     if !SyncRangeFlags::all().contains(flags)
         || offset < 0
         || length < 0
@@ -417,7 +416,7 @@ pub fn sys_sync_file_range(
 
 /// `posix_fadvise(2)` <https://man7.org/linux/man-pages/man2/posix_fadvise.2.html>
 pub fn sys_fadvise64(task: &Arc<Task>, fd: Fd, _offset: i64, length: i64, advice: i32) -> SysResult<()> {
-    let file = task.files().get_open(fd.raw())?;
+    let file = task.open_file(fd.raw())?;
     if file.inode.kind() == FileKind::Fifo {
         return Err(ESPIPE);
     }
@@ -427,7 +426,7 @@ pub fn sys_fadvise64(task: &Arc<Task>, fd: Fd, _offset: i64, length: i64, advice
 
 /// `readahead(2)` <https://man7.org/linux/man-pages/man2/readahead.2.html>
 pub fn sys_readahead(task: &Arc<Task>, fd: Fd, _offset: i64, _count: usize) -> SysResult<()> {
-    let file = task.files().get_open(fd.raw())?;
+    let file = task.open_file(fd.raw())?;
     if !file.readable {
         return Err(EBADF);
     }

@@ -72,7 +72,7 @@ impl<'a> Ends<'a> {
     ) -> CallResult<usize> {
         let mut attempt = || {
             let mut done = 0;
-            while done < count && task.must_exit.lock().is_none() {
+            while done < count && !task.is_ending() {
                 match step(done, count - done) {
                     Ok(0) => break,
                     Ok(moved) => done += moved,

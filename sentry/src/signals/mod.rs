@@ -4,11 +4,13 @@
 //! `send.rs` puts signals in, `deliver.rs` takes them out at a trap boundary and builds the
 //! handler's frame, `frame.rs` knows the frame's bytes.
 
+mod attention;
 mod deliver;
 mod frame;
 mod pending;
 mod send;
 
+pub(crate) use attention::Attention;
 pub(crate) use deliver::{Delivered, Interrupted, finish_call};
 pub(crate) use frame::FaultDetails;
 pub use pending::PendingSignals;
@@ -27,6 +29,8 @@ use crate::wait::{PollEvents, WaitQueue};
 /// What a task holds of signals.
 pub struct TaskSignals {
     mask: AtomicU64,
+    /// Whether the task has to look at what is here and elsewhere.
+    pub(crate) attention: Attention,
     /// The mask to return to after `sigsuspend`, `ppoll` and the like, once a handler has been set up.
     pub saved_mask: Mutex<Option<SigSet>>,
     /// Sent to this very thread.
@@ -44,6 +48,7 @@ impl TaskSignals {
     pub fn new(mask: SigSet) -> Self {
         Self {
             mask: AtomicU64::new(mask.0),
+            attention: Attention::new(),
             saved_mask: Mutex::new(None),
             pending: Mutex::default(),
             stack: Mutex::new(StackT::DISABLED),
@@ -59,7 +64,13 @@ impl TaskSignals {
 
     /// Replaces the mask (`SIGKILL` and `SIGSTOP` cannot be in it); returns the old one.
     pub fn set_mask(&self, mask: SigSet) -> SigSet {
-        SigSet(self.mask.swap(mask.blockable().0, Ordering::SeqCst))
+        let new = mask.blockable();
+        let old = SigSet(self.mask.swap(new.0, Ordering::SeqCst));
+        if !old.difference(new).is_empty() {
+            // What is unblocked may be pending.
+            self.attention.raise();
+        }
+        old
     }
 
     /// Whether a signal that is not blocked is pending for the task, or its group is stopping.

@@ -43,6 +43,10 @@ impl ThreadGroup {
         let limit = self.limits.soft(Resource::PendingSignals);
         self.signals.pending.lock().push(signal, info, limit)?;
         let tasks = self.tasks();
+        // Any thread may come by and take it.
+        for task in &tasks {
+            task.signals.attention.raise();
+        }
         // As Linux does: the main thread if it wants the signal, else any that does.
         if let Some(task) = tasks.iter().find(|task| task.signals.wants(signal)) {
             task.notify();
@@ -137,5 +141,6 @@ impl Task {
         }
         // The details of a fault are never dropped for a limit: one fault per thread is pending at most.
         let _ = self.signals.pending.lock().push(signal, info, u64::MAX);
+        self.signals.attention.raise();
     }
 }

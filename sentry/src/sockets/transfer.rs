@@ -102,7 +102,7 @@ impl Send {
                     return Some(Err(error));
                 }
             }
-            if self.done >= self.buffers.total() || task.must_exit.lock().is_some() {
+            if self.done >= self.buffers.total() || task.is_ending() {
                 return Some(Ok(self.done));
             }
         }
@@ -189,7 +189,7 @@ impl Receive {
                 Err(error) => return Some(Err(error)),
             }
             let full = self.done >= self.buffers.total();
-            if full || self.received.ended || task.must_exit.lock().is_some() {
+            if full || self.received.ended || task.is_ending() {
                 return Some(Ok(self.result()));
             }
         }

@@ -209,8 +209,7 @@ impl Task {
         }
         for task in self.group.tasks() {
             if !Arc::ptr_eq(&task, self) {
-                task.must_exit.lock().get_or_insert(ExitStatus::Exited(0));
-                task.notify();
+                task.end_with(ExitStatus::Exited(0));
             }
         }
         self.group
@@ -277,7 +276,7 @@ impl Task {
 }
 
 /// A blank address space from the platform.
-pub(crate) async fn new_space(kernel: &Kernel) -> SysResult<Box<dyn Context>> {
+pub async fn new_space(kernel: &Kernel) -> SysResult<Box<dyn Context>> {
     let mut request = NewSpace::default();
     std::future::poll_fn(|wake| kernel.platform.poll_new_space(wake, &mut request)).await
 }

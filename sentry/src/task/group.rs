@@ -328,8 +328,7 @@ impl ThreadGroup {
             *exit.decided.get_or_insert(status)
         };
         for task in self.tasks() {
-            task.must_exit.lock().get_or_insert(decided);
-            task.notify();
+            task.end_with(decided);
         }
         // A stopped group must come to its end as well.
         self.signals.continued.wake(PollEvents::IN);

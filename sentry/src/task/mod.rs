@@ -25,7 +25,7 @@ mod wait;
 
 pub use credentials::Credentials;
 pub use exec::ExecRequest;
-pub(crate) use exec::new_space;
+pub use exec::new_space;
 pub use group::{ChildEvent, CpuTimes, ExitStatus, ThreadGroup};
 pub use limits::{Limit, Limits, OPEN_FILES_MAX, Privilege, Resource};
 pub use run::Reply;
@@ -38,15 +38,17 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context as WakeContext, Poll, Waker};
 
+use abi::errno::{EBADF, SysResult};
 use parking_lot::Mutex;
 use platform::{Context, Interrupter, UserMemory};
+use smallvec::SmallVec;
 
 use crate::kernel::Kernel;
 use crate::memory::MemoryManager;
 use crate::signals::{FaultDetails, TaskSignals};
 use crate::time::Instant;
-use crate::vfs::{FdTable, FsContext};
-use crate::wait::{Interrupted, PollEvents, WaitError, WaitQueue, observer_of};
+use crate::vfs::{FdTable, FileDescription, FsContext};
+use crate::wait::{Interrupted, Observer, PollEvents, Subscription, WaitError, WaitQueue, observer_of};
 
 /// Bytes of a command line that are shown.
 const COMMAND_LINE_MAX: u64 = 64 << 10;
@@ -96,8 +98,8 @@ pub struct Task {
     pub parent_death_signal: AtomicU32,
     /// What `restart_syscall` continues.
     pub restart_block: Mutex<Option<RestartBlock>>,
-    /// Set by the last thread's exit and by `exit_group`, `execve` of another thread, `SIGKILL`.
-    pub must_exit: Mutex<Option<ExitStatus>>,
+    /// Set by `exit` of the thread and by `exit_group`, `execve` of another thread, `SIGKILL`.
+    pub(crate) must_exit: Mutex<Option<ExitStatus>>,
     /// The CPUs it may use, as it set them; informative.
     pub affinity: Mutex<u64>,
     /// What it asked for and is told again.
@@ -107,13 +109,12 @@ pub struct Task {
     state: AtomicU32,
     /// Details of the fault that is pending as a synchronous signal.
     pub(crate) fault: Mutex<Option<FaultDetails>>,
-    /// The thread is in the application, or about to be: an interrupt must reach it there.
-    in_application: AtomicBool,
     /// The parent that waits for this task in `vfork`.
     vfork_done: Mutex<Option<Arc<VforkDone>>>,
     /// The thread is ending by its own `exit(2)`, which the host is to carry out.
     pub exits_natively: AtomicBool,
     waker: OnceLock<Waker>,
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 /// What a restarted call continues with (`man 2 restart_syscall`).
@@ -192,10 +193,10 @@ impl Task {
             started: Instant::now(),
             fault: Mutex::new(None),
             state: AtomicU32::new(TaskState::Running as u32),
-            in_application: AtomicBool::new(false),
             vfork_done: Mutex::new(None),
             exits_natively: AtomicBool::new(false),
             waker: OnceLock::new(),
+            observer: OnceLock::new(),
         })
     }
 
@@ -228,6 +229,16 @@ impl Task {
     /// The descriptors.
     pub fn files(&self) -> Arc<FdTable> {
         self.files.lock().clone()
+    }
+
+    /// The open file behind a descriptor, as [`FdTable::get_open`], without a reference to the table.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn open_file(&self, fd: i32) -> SysResult<Arc<FileDescription>> {
+        // Ours may become the last reference: it must not be dropped under the locks.
+        let file = self.files.lock().get(fd)?;
+        if file.path_only { Err(EBADF) } else { Ok(file) }
     }
 
     /// Replaces the descriptor table (`unshare`, `execve`, exit); returns the old one.
@@ -266,6 +277,11 @@ impl Task {
         self.credentials.lock().clone()
     }
 
+    /// Whether the task has a capability.
+    pub fn has_capability(&self, number: u32) -> bool {
+        self.credentials.lock().has(number)
+    }
+
     /// Changes who the task is.
     pub fn set_credentials(&self, credentials: Credentials) {
         *self.credentials.lock() = Arc::new(credentials);
@@ -283,7 +299,7 @@ impl Task {
 
     /// Whether the thread is in the application, or about to be.
     pub fn is_in_application(&self) -> bool {
-        self.in_application.load(Ordering::SeqCst)
+        self.signals.attention.is_in_application()
     }
 
     /// The command line as it stands in the task's memory, arguments separated by zeroes; empty if it cannot be read.
@@ -327,19 +343,42 @@ impl Task {
     }
 
     /// Brings the task to where it looks for signals: ends its wait, or makes it leave the application.
+    /// The reason is stored before.
     pub fn notify(&self) {
+        let in_application = self.signals.attention.raise();
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
-        // SeqCst pairs with the flag's store before the last look at the signals in `run.rs`.
-        if self.in_application.load(Ordering::SeqCst) {
-            let interrupter = self.interrupter.lock().clone();
-            interrupter.interrupt();
+        if in_application {
+            self.interrupt();
         }
     }
 
-    /// Whether waits must end: a signal to deliver, or an exit, stop or the like to obey.
+    /// Makes the thread leave the application.
+    fn interrupt(&self) {
+        let interrupter = self.interrupter.lock().clone();
+        interrupter.interrupt();
+    }
+
+    /// Makes the thread end at its next trap boundary, with this status unless its end has been decided before.
+    pub fn end_with(&self, status: ExitStatus) {
+        self.must_exit.lock().get_or_insert(status);
+        self.notify();
+    }
+
+    /// Whether the thread has to end: for the thread itself, within a long call.
+    pub fn is_ending(&self) -> bool {
+        self.signals.attention.is_raised() && self.must_exit.lock().is_some()
+    }
+
+    /// Whether waits must end: a signal to deliver, or an exit, stop or the like to obey. For the task itself.
     pub fn is_interrupted(&self) -> bool {
+        // Not raised: nothing has changed since the last trap boundary, where everything was acted upon.
+        self.signals.attention.is_raised() && self.has_business()
+    }
+
+    /// The close look at what [`crate::signals::Attention`] stands for, the freezer excepted.
+    fn has_business(&self) -> bool {
         self.signals.has_deliverable(&self.group) || self.must_exit.lock().is_some()
     }
 
@@ -366,19 +405,44 @@ impl Task {
         &self,
         queues: &[(&WaitQueue, PollEvents)],
         deadline: Option<Instant>,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        let mut subscriptions: SmallVec<[Subscription<'_>; 2]> = SmallVec::new();
+        let begin = |waker: &Waker| {
+            let observer = self.observer(waker);
+            subscriptions
+                .extend(queues.iter().map(|(queue, mask)| queue.subscribe_scoped(*mask, observer.clone())));
+        };
+        self.wait_with(deadline, begin, attempt).await
+    }
+
+    /// What wakes the task; made once, for it is needed whenever the task waits.
+    fn observer(&self, waker: &Waker) -> Arc<dyn Observer> {
+        if !self.waker.get().is_some_and(|own| own.will_wake(waker)) {
+            return observer_of(waker);
+        }
+        Arc::clone(self.observer.get_or_init(|| observer_of(waker)))
+    }
+
+    /// Waits until `attempt` gives a value. `begin` is called once, before the first look that may end in waiting, and sees
+    /// to it that the waker is woken for every later one.
+    ///
+    /// # Errors
+    /// As [`Task::wait_on`].
+    pub(crate) async fn wait_with<T>(
+        &self,
+        deadline: Option<Instant>,
+        begin: impl FnOnce(&Waker),
         mut attempt: impl FnMut() -> Option<T>,
     ) -> Result<T, WaitError> {
         if let Some(value) = attempt() {
             return Ok(value);
         }
-        let mut subscriptions = Vec::new();
+        let mut begin = Some(begin);
         let mut timer = None;
         let result = std::future::poll_fn(|wake| {
-            if subscriptions.is_empty() && timer.is_none() {
-                let observer = observer_of(wake.waker());
-                subscriptions.extend(
-                    queues.iter().map(|(queue, mask)| queue.subscribe_scoped(*mask, observer.clone())),
-                );
+            if let Some(begin) = begin.take() {
+                begin(wake.waker());
                 timer = deadline.map(|deadline| self.kernel.timers.wake_at(deadline, wake.waker()));
                 self.set_state(TaskState::Sleeping);
             }

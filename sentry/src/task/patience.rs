@@ -25,6 +25,10 @@ pub(super) struct Patience {
 impl Patience {
     /// To be called whenever the task is polled and has not left the application; arranges for the next poll.
     pub(super) fn judge(&mut self, task: &Task, context: &mut dyn Context, wake: &WakeContext<'_>) {
+        if !task.signals.attention.is_raised() {
+            self.deadline = None;
+            return;
+        }
         let allowed_ns = if task.must_exit.lock().is_some() {
             EXIT_NS
         } else if task.kernel.freezer.is_frozen() {

@@ -9,7 +9,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Context as WakeContext;
 
 use abi::signal_info::SigInfo;
@@ -20,14 +19,18 @@ use platform::{Context, Died, Fault, Resume, SyscallRequest, Trap};
 use super::patience::Patience;
 use super::{ExitStatus, Task};
 use crate::signals::{Delivered, FaultDetails, Interrupted, finish_call};
+use crate::strace::Strace;
 use crate::wait::{CallResult, Failure, Restart};
+
+/// The rest of a system call that has to wait.
+pub type Waiting<'a> = Pin<Box<dyn Future<Output = Reply<'a>> + Send + 'a>>;
 
 /// What a system call's handler gives back to the run loop.
 pub enum Reply<'a> {
     /// It is done.
     Now(CallResult<u64>),
     /// It may have to wait.
-    Later(Pin<Box<dyn Future<Output = Reply<'a>> + Send + 'a>>),
+    Later(Waiting<'a>),
     /// The host carries it out as it stands ([`Resume::Native`]).
     Native,
     /// The registers have been set up (`execve`, `rt_sigreturn`): nothing is returned.
@@ -45,7 +48,32 @@ enum Outcome {
     Return(u64),
     Native,
     Registers,
-    Restart(Restart, SyscallRequest),
+    /// Interrupted; the number of the call.
+    Restart(Restart, u64),
+}
+
+impl Outcome {
+    /// What a reply to call `number` leads to, or what has to be awaited for another.
+    fn of(reply: Reply<'_>, number: u64) -> Result<Self, Waiting<'_>> {
+        Ok(match reply {
+            Reply::Now(Ok(value)) => Self::Return(value),
+            Reply::Now(Err(Failure::Error(errno))) => Self::Return(errno.to_return_value()),
+            Reply::Now(Err(Failure::Restart(restart))) => Self::Restart(restart, number),
+            Reply::Native => Self::Native,
+            Reply::Registers => Self::Registers,
+            Reply::Later(future) => return Err(future),
+        })
+    }
+
+    /// How the application goes on; `None`: that is still to be decided.
+    const fn resume(&self) -> Option<Resume> {
+        match *self {
+            Self::Return(value) => Some(Resume::Return(value)),
+            Self::Native => Some(Resume::Native),
+            Self::Registers => Some(Resume::Registers),
+            Self::Restart(..) => None,
+        }
+    }
 }
 
 impl Task {
@@ -58,65 +86,102 @@ impl Task {
         .await;
         let mut outcome = Outcome::Registers;
         loop {
-            let Some(resume) = self.leave_kernel(&mut outcome).await else { break };
-            let Some(resume) = resume else { continue };
+            let resume = match self.enter(&outcome) {
+                Some(resume) => resume,
+                None if self.attend(&mut outcome).await => continue,
+                None => break,
+            };
             outcome = match self.run_application(resume).await {
-                Some(Trap::Syscall(request)) => self.system_call(request).await,
-                Some(Trap::Fault(fault)) => {
+                Trap::Syscall(request) => {
+                    let mut reply = self.system_call(&request);
+                    loop {
+                        match Outcome::of(reply, request.number) {
+                            Ok(outcome) => break outcome,
+                            Err(waiting) => reply = waiting.await,
+                        }
+                    }
+                }
+                Trap::Fault(fault) => {
                     self.take_fault(fault);
                     Outcome::Registers
                 }
-                Some(Trap::Interrupted) => Outcome::Registers,
-                Some(Trap::Died) => {
+                Trap::Interrupted => Outcome::Registers,
+                Trap::Died => {
                     // The host killed the stub (out of memory), or the stub broke the protocol.
                     self.group.begin_exit(ExitStatus::Killed { signal: SIGKILL, core: false });
                     break;
                 }
-                None => continue,
             };
         }
         let status = self.must_exit.lock().unwrap_or(ExitStatus::Killed { signal: SIGKILL, core: false });
         self.exit(status).await;
     }
 
-    /// Step 1. `None`: the task has to exit. `Some(None)`: look again.
-    async fn leave_kernel(&self, outcome: &mut Outcome) -> Option<Option<Resume>> {
-        if self.must_exit.lock().is_some() {
+    /// Goes to the application (announces it, that is), unless there is something to attend to first.
+    fn enter(&self, outcome: &Outcome) -> Option<Resume> {
+        let resume = outcome.resume()?;
+        let attention = &self.signals.attention;
+        if attention.enter() {
+            return Some(resume);
+        }
+        if !matches!(resume, Resume::Native) {
             return None;
         }
+        // A call that the host is to carry out has to be carried out first: the map says already that it was. Signals
+        // wait until the thread, interrupted at once, is back from it.
+        attention.enter_anyway();
+        if self.must_exit.lock().is_some() || self.kernel.freezer.is_frozen() {
+            attention.leave();
+            return None;
+        }
+        if self.has_business() {
+            // The interrupt is kept for the next resume.
+            self.interrupt();
+        }
+        Some(resume)
+    }
+
+    /// Step 1. Returns whether the task goes on.
+    async fn attend(&self, outcome: &mut Outcome) -> bool {
+        self.signals.attention.lower();
+        self.kernel.freezer.pass(|| self.must_exit.lock().is_some()).await;
+        if self.must_exit.lock().is_some() {
+            // For those who ask on the way out.
+            self.signals.attention.raise();
+            return false;
+        }
         let restart = match outcome {
-            Outcome::Restart(restart, request) => Some((*restart, *request)),
+            Outcome::Restart(restart, number) => {
+                Some(Interrupted::Call { restart: *restart, number: *number })
+            }
             _ => None,
         };
-        // A call that the host is to carry out has to be carried out first: the map says already that it was.
-        let native = matches!(outcome, Outcome::Native);
-        if restart.is_some() || self.is_interrupted() && !native {
-            if let Outcome::Return(value) = *outcome
-                && self.prepare_registers(value).await.is_ok()
-            {
-                *outcome = Outcome::Registers;
+        if restart.is_none() {
+            if !self.has_business() {
+                return true;
             }
-            let interrupted = restart.map_or(Interrupted::No, |(restart, request)| Interrupted::Call {
-                restart,
-                number: request.number,
-            });
-            match self.deliver_signals(interrupted).await {
-                Delivered::Exit => return None,
-                Delivered::Handler => *outcome = Outcome::Registers,
-                Delivered::Nothing => {
-                    if restart.is_some() {
-                        self.rewind(interrupted).await;
-                        *outcome = Outcome::Registers;
-                    }
+            if matches!(outcome, Outcome::Native) {
+                self.signals.attention.raise();
+                return true;
+            }
+        }
+        if let Outcome::Return(value) = *outcome
+            && self.prepare_registers(value).await.is_ok()
+        {
+            *outcome = Outcome::Registers;
+        }
+        let interrupted = restart.unwrap_or(Interrupted::No);
+        match self.deliver_signals(interrupted).await {
+            Delivered::Exit => return false,
+            Delivered::Handler => *outcome = Outcome::Registers,
+            Delivered::Nothing => {
+                if restart.is_some() {
+                    self.rewind(interrupted).await;
+                    *outcome = Outcome::Registers;
                 }
             }
         }
-        Some(Some(match *outcome {
-            Outcome::Return(value) => Resume::Return(value),
-            Outcome::Native => Resume::Native,
-            Outcome::Registers => Resume::Registers,
-            Outcome::Restart(..) => return Some(None),
-        }))
+        true
     }
 
     /// Puts a call's result where a handler's frame will find it. Only worth it when a handler will run.
@@ -142,23 +207,14 @@ impl Task {
         });
     }
 
-    /// Step 2. `None`: something else came first; look again.
-    async fn run_application(&self, resume: Resume) -> Option<Trap> {
-        // Announce first, look again second: whoever sends a signal stores it first and looks at the
-        // announcement second, so one of the two sees the other.
-        self.kernel.freezer.pass(|| self.must_exit.lock().is_some()).await;
-        self.in_application.store(true, Ordering::SeqCst);
-        if self.must_exit.lock().is_some() || self.kernel.freezer.is_frozen() {
-            self.in_application.store(false, Ordering::SeqCst);
-            return None;
-        }
-        if self.is_interrupted() {
-            // Let the application run into it: the interrupt is kept for the next resume.
-            self.interrupter.lock().interrupt();
-        }
-        self.with_context(|context| context.resume(resume));
+    /// Step 2, after [`Task::enter`].
+    async fn run_application(&self, resume: Resume) -> Trap {
+        let mut resume = Some(resume);
         let mut patience = Patience::default();
         let left = |context: &mut dyn Context, wake: &mut WakeContext<'_>| {
+            if let Some(resume) = resume.take() {
+                context.resume(resume);
+            }
             let trap = context.poll_trap(wake);
             if trap.is_pending() {
                 patience.judge(self, context, wake);
@@ -166,32 +222,38 @@ impl Task {
             trap
         };
         let trap = self.poll_context(left, || Trap::Died).await;
-        self.in_application.store(false, Ordering::SeqCst);
-        if self.kernel.freezer.is_frozen() {
+        if self.signals.attention.leave() && self.kernel.freezer.is_frozen() {
             self.kernel.freezer.arrivals.wake_all();
         }
-        Some(trap)
+        trap
     }
 
     /// Step 3.
-    async fn system_call(self: &Arc<Self>, request: SyscallRequest) -> Outcome {
-        let kernel = Arc::clone(&self.kernel);
-        let trace = kernel.strace.as_ref().and_then(|strace| Some((strace, strace.enter(self, &request)?)));
-        let mut reply = kernel.system_calls.call(self, &request);
-        loop {
-            if let Some((strace, trace)) = &trace
-                && !matches!(reply, Reply::Later(_))
-            {
-                strace.leave(self, trace, &reply);
+    fn system_call<'a>(self: &'a Arc<Self>, request: &SyscallRequest) -> Reply<'a> {
+        match &self.kernel.strace {
+            None => self.kernel.system_calls.call(self, request),
+            Some(strace) => self.traced_call(strace, request),
+        }
+    }
+
+    /// As [`Task::system_call`], with a line for it.
+    fn traced_call<'a>(self: &'a Arc<Self>, strace: &'a Strace, request: &SyscallRequest) -> Reply<'a> {
+        let Some(trace) = strace.enter(self, request) else {
+            return self.kernel.system_calls.call(self, request);
+        };
+        match self.kernel.system_calls.call(self, request) {
+            Reply::Later(waiting) => Reply::Later(Box::pin(async move {
+                let mut reply = waiting.await;
+                while let Reply::Later(waiting) = reply {
+                    reply = waiting.await;
+                }
+                strace.leave(self, &trace, &reply);
+                reply
+            })),
+            reply => {
+                strace.leave(self, &trace, &reply);
+                reply
             }
-            reply = match reply {
-                Reply::Now(Ok(value)) => return Outcome::Return(value),
-                Reply::Now(Err(Failure::Error(errno))) => return Outcome::Return(errno.to_return_value()),
-                Reply::Now(Err(Failure::Restart(restart))) => return Outcome::Restart(restart, request),
-                Reply::Native => return Outcome::Native,
-                Reply::Registers => return Outcome::Registers,
-                Reply::Later(future) => future.await,
-            };
         }
     }
 

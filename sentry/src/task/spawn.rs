@@ -210,7 +210,7 @@ impl Task {
         self.store_numbers(request, &child);
         // A signal for the whole process that arrived meanwhile must reach the new thread too.
         if self.group.is_exiting() && is_thread {
-            child.must_exit.lock().get_or_insert(super::ExitStatus::Exited(0));
+            child.end_with(super::ExitStatus::Exited(0));
         }
         child
     }

@@ -15,7 +15,6 @@ use abi::errno::{EAGAIN, EBADF, EFAULT, EFBIG, EINVAL, EISDIR, EPIPE, Errno, Sys
 use abi::file_calls::MAX_RW_COUNT;
 use abi::signal_info::SigInfo;
 use abi::signals::{SIGPIPE, SIGXFSZ};
-use smallvec::SmallVec;
 
 use super::file::{DataOnly, Direction, FileDescription, Operation};
 use super::{FileKind, SetAttributes};
@@ -23,8 +22,10 @@ use crate::task::{Resource, Task};
 use crate::time::Instant;
 use crate::wait::{CallResult, Failure, PollEvents, Restart, WaitError};
 
-/// Transfers up to this many bytes use the stack.
-const SMALL: usize = 4096;
+/// Transfers up to this many bytes use the stack: more would cost more to clear than the rest of the call takes.
+const SMALL: usize = 128;
+/// First size of a worker's buffer.
+const BUFFER_MIN: usize = 16 << 10;
 /// Largest piece that is moved at once.
 const PIECE: usize = 256 << 10;
 /// Last position a file may have (`s_maxbytes`).
@@ -43,7 +44,7 @@ fn with_buffer<T>(length: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
     }
     let mut buffer = PIECE_BUFFER.take();
     if buffer.len() < length {
-        buffer.resize(length, 0);
+        buffer.resize(length.max(BUFFER_MIN), 0);
     }
     let result = work(buffer.get_mut(..length).unwrap_or_default());
     PIECE_BUFFER.set(buffer);
@@ -63,15 +64,17 @@ pub enum At {
 #[derive(Clone, Debug)]
 pub struct UserBuffers {
     /// Address and length.
-    list: SmallVec<[(u64, usize); 8]>,
+    first: (u64, usize),
+    /// Those behind it. Most calls have none, and these values are moved about in every call.
+    rest: Vec<(u64, usize)>,
     total: usize,
 }
 
 impl UserBuffers {
     /// One buffer.
-    pub fn one(address: u64, length: usize) -> Self {
-        let total = length.min(MAX_RW_COUNT);
-        Self { list: SmallVec::from_iter([(address, total)]), total }
+    pub const fn one(address: u64, length: usize) -> Self {
+        let total = if length < MAX_RW_COUNT { length } else { MAX_RW_COUNT };
+        Self { first: (address, total), rest: Vec::new(), total }
     }
 
     /// Several; what exceeds `MAX_RW_COUNT` is cut off.
@@ -79,15 +82,18 @@ impl UserBuffers {
     /// # Errors
     /// `EINVAL`: a length is negative.
     pub fn several(buffers: impl IntoIterator<Item = (u64, u64)>) -> SysResult<Self> {
-        let mut list = SmallVec::new();
+        let (mut first, mut rest) = (None, Vec::new());
         let mut total = 0;
         for (address, length) in buffers {
             let length = i64::try_from(length).ok().and_then(|length| usize::try_from(length).ok());
             let length = length.ok_or(EINVAL)?.min(MAX_RW_COUNT - total);
             total += length;
-            list.push((address, length));
+            match first {
+                None => first = Some((address, length)),
+                Some(_) => rest.push((address, length)),
+            }
         }
-        Ok(Self { list, total })
+        Ok(Self { first: first.unwrap_or_default(), rest, total })
     }
 
     /// Bytes altogether.
@@ -104,7 +110,7 @@ impl UserBuffers {
         mut copy: impl FnMut(u64, std::ops::Range<usize>) -> usize,
     ) -> usize {
         let mut done = 0;
-        for (address, size) in &self.list {
+        for (address, size) in std::iter::once(&self.first).chain(&self.rest) {
             if from >= *size {
                 from -= size;
                 continue;
@@ -210,7 +216,7 @@ impl Read {
                 return Some(if self.done == 0 { Err(EFAULT) } else { Ok(self.done) });
             }
             let more = count == wanted && self.done < self.buffers.total && self.file.is_seekable();
-            if !more || task.must_exit.lock().is_some() {
+            if !more || task.is_ending() {
                 return Some(Ok(self.done));
             }
         }
@@ -367,7 +373,7 @@ impl Write {
             };
             // A file that takes less than it was given has no more room; others (pipes) may have some soon.
             let full = count == 0 || self.file.is_seekable() && count < wanted;
-            if full || self.done == self.buffers.total || task.must_exit.lock().is_some() {
+            if full || self.done == self.buffers.total || task.is_ending() {
                 return Some(self.end());
             }
         }
@@ -378,7 +384,7 @@ impl Write {
         if self.buffers.total == 0 || self.file.inode.kind() != FileKind::Regular {
             return Ok(());
         }
-        let attributes = if task.credentials().has(u32::from(abi::capabilities::CAP_FSETID.number())) {
+        let attributes = if task.has_capability(u32::from(abi::capabilities::CAP_FSETID.number())) {
             None
         } else {
             Some(self.file.inode.attributes()?)

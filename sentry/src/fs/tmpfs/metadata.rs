@@ -23,7 +23,7 @@ pub struct Metadata {
 
 /// The current time as file systems stamp it.
 pub fn now_ns() -> i64 {
-    i64::try_from(crate::time::realtime_ns()).unwrap_or(i64::MAX)
+    i64::try_from(crate::time::coarse_realtime_ns()).unwrap_or(i64::MAX)
 }
 
 impl Metadata {
