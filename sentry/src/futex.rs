@@ -1,21 +1,24 @@
 //! Futexes (`man 2 futex`): threads that wait at a word of memory.
 //!
-//! A waiter enters the queue of its key first and reads the word second; a waker changes the word (in the
-//! application) first and looks into the queue second. So no wake-up is lost although the
-//! kernel holds no lock while it reads user memory.
+//! Waiters stand in buckets, by the hash of their word. A waker changes the word (in the application) first and looks
+//! into the bucket second, counting its look. A waiter reads the count first, the word second and enters the bucket third;
+//! if the count has changed by then, it reads the word again. So no wake-up is lost, although the kernel holds
+//! no lock while it reads user memory: a waker that came before the entry either shows in the count, or came before
+//! the word was read, and the word shows it.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
 
 use abi::errno::{EAGAIN, EFAULT, EINVAL, SysResult};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::memory::Backing;
 use crate::task::Task;
 use crate::time::Instant;
-use crate::wait::{PollEvents, WaitError, WaitQueue};
+use crate::wait::WaitError;
 
 /// What a futex word is: the same for everybody who means the same word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,111 +56,137 @@ struct Waiter {
     /// Where it waits; changed by a requeue.
     key: Mutex<FutexKey>,
     woken: AtomicBool,
-    queue: WaitQueue,
+    /// Whom to wake, once it waits in earnest.
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Buckets of the table: enough that busy words seldom meet, and little memory.
+const BUCKETS: usize = 256;
+
+/// The waiters of all words that hash to the same number, in the order they came.
+#[derive(Default)]
+struct Bucket {
+    waiters: Mutex<Vec<Arc<Waiter>>>,
+    /// Counts the looks of wakers at `waiters`. Changed under the lock only.
+    wakes: AtomicU64,
+}
+
+impl Bucket {
+    /// Locks it for a waker: whoever reads the word after this has seen what was done to it before, or sees the count change.
+    fn wake(&self) -> MutexGuard<'_, Vec<Arc<Waiter>>> {
+        let waiters = self.waiters.lock();
+        self.wakes.store(self.wakes.load(Ordering::Relaxed) + 1, Ordering::Release);
+        waiters
+    }
 }
 
 /// All waiters of the kernel.
-#[derive(Default)]
 pub struct FutexTable {
-    queues: Mutex<HashMap<FutexKey, Vec<Arc<Waiter>>>>,
+    buckets: Box<[Bucket]>,
+    /// Keyed: applications choose the addresses.
+    hasher: RandomState,
+}
+
+impl Default for FutexTable {
+    fn default() -> Self {
+        Self {
+            buckets: std::iter::repeat_with(Bucket::default).take(BUCKETS).collect(),
+            hasher: RandomState::new(),
+        }
+    }
 }
 
 impl FutexTable {
-    fn enter(&self, key: FutexKey, bitset: u32) -> Arc<Waiter> {
-        let waiter = Arc::new(Waiter {
+    fn index(&self, key: FutexKey) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % BUCKETS as u64).unwrap_or(0)
+    }
+
+    fn bucket(&self, key: FutexKey) -> &Bucket {
+        &self.buckets[self.index(key)]
+    }
+
+    fn new_waiter(key: FutexKey, bitset: u32) -> Arc<Waiter> {
+        Arc::new(Waiter {
             bitset,
             key: Mutex::new(key),
             woken: AtomicBool::new(false),
-            queue: WaitQueue::new(),
-        });
-        self.queues.lock().entry(key).or_default().push(Arc::clone(&waiter));
-        waiter
+            waker: Mutex::new(None),
+        })
     }
 
     /// Takes a waiter out of its queue; `false` if somebody has woken it.
     fn leave(&self, waiter: &Arc<Waiter>) -> bool {
-        let mut queues = self.queues.lock();
-        let key = *waiter.key.lock();
-        let Some(queue) = queues.get_mut(&key) else { return false };
-        let before = queue.len();
-        queue.retain(|other| !Arc::ptr_eq(other, waiter));
-        let was_queued = queue.len() != before;
-        if queue.is_empty() {
-            queues.remove(&key);
+        loop {
+            let key = *waiter.key.lock();
+            let mut waiters = self.bucket(key).waiters.lock();
+            if *waiter.key.lock() != key {
+                // Requeued meanwhile.
+                continue;
+            }
+            let position = waiters.iter().position(|other| Arc::ptr_eq(other, waiter));
+            let removed = position.map(|index| waiters.remove(index));
+            return removed.is_some();
         }
-        was_queued
     }
 
     /// Wakes up to `count` waiters whose bit set meets `bitset`, in the order they came; returns how many.
     pub fn wake(&self, key: FutexKey, count: usize, bitset: u32) -> usize {
-        let woken = {
-            let mut queues = self.queues.lock();
-            let Some(queue) = queues.get_mut(&key) else { return 0 };
-            let woken = take_first(queue, count, bitset);
-            if queue.is_empty() {
-                queues.remove(&key);
-            }
-            woken
-        };
+        let woken = take_first(&mut self.bucket(key).wake(), key, count, bitset);
         notify(&woken);
         woken.len()
     }
 
     /// Wakes up to `wake` waiters and moves up to `limit` of the rest to another word; returns both numbers.
     pub fn requeue(&self, from: FutexKey, to: FutexKey, wake: usize, limit: usize) -> (usize, usize) {
-        let (woken, moved) = {
-            let mut queues = self.queues.lock();
-            let Some(mut queue) = queues.remove(&from) else { return (0, 0) };
-            let woken = take_first(&mut queue, wake, MATCH_ANY);
-            let count = queue.len().min(limit);
-            if from == to {
-                // They stay where they are, and count as moved, as on Linux.
-                if !queue.is_empty() {
-                    queues.insert(from, queue);
-                }
-            } else {
-                let moved: Vec<Arc<Waiter>> = queue.drain(..count).collect();
-                if !queue.is_empty() {
-                    queues.insert(from, queue);
-                }
-                for waiter in &moved {
-                    *waiter.key.lock() = to;
-                }
-                if count != 0 {
-                    queues.entry(to).or_default().extend(moved);
-                }
-            }
-            (woken, count)
+        let (here, there) = (self.index(from), self.index(to));
+        // In the order of their places, so that two of these do not wait for each other.
+        let low = self.buckets[here.min(there)].wake();
+        let high = (here != there).then(|| self.buckets[here.max(there)].wake());
+        let (mut source, mut target) = match high {
+            None => (low, None),
+            Some(high) if here < there => (low, Some(high)),
+            Some(high) => (high, Some(low)),
         };
+        let woken = take_first(&mut source, from, wake, MATCH_ANY);
+        let moved = source.iter().filter(|waiter| *waiter.key.lock() == from).count().min(limit);
+        // Those that stay at their word count as moved, as on Linux.
+        if from != to {
+            let waiters = take_first(&mut source, from, moved, MATCH_ANY);
+            for waiter in &waiters {
+                *waiter.key.lock() = to;
+            }
+            target.as_mut().unwrap_or(&mut source).extend(waiters);
+        }
+        drop((source, target));
         notify(&woken);
         (woken.len(), moved)
     }
 }
+type Waiters = SmallVec<[Arc<Waiter>; 4]>;
 
-fn take_first(queue: &mut Vec<Arc<Waiter>>, count: usize, bitset: u32) -> Vec<Arc<Waiter>> {
-    let mut left = count;
-    let wanted = |waiter: &mut Arc<Waiter>| {
-        let take = left != 0 && waiter.bitset & bitset != 0;
-        left -= usize::from(take);
-        take
-    };
-    queue.extract_if(.., wanted).collect()
+/// Takes the first `count` waiters of a word whose bit set meets `bitset` out of a bucket.
+fn take_first(waiters: &mut Vec<Arc<Waiter>>, key: FutexKey, count: usize, bitset: u32) -> Waiters {
+    let wanted = |waiter: &mut Arc<Waiter>| waiter.bitset & bitset != 0 && *waiter.key.lock() == key;
+    waiters.extract_if(.., wanted).take(count).collect()
 }
 
 fn notify(woken: &[Arc<Waiter>]) {
     for waiter in woken {
         waiter.woken.store(true, Ordering::Release);
-        waiter.queue.wake(PollEvents::IN);
+        let waker = waiter.waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
-/// Leaves the queue however the wait ends.
-struct Place<'a> {
+/// A place in the queue of a word. It is left however the wait ends.
+pub struct FutexPlace<'a> {
     table: &'a FutexTable,
     waiter: Arc<Waiter>,
 }
 
-impl Place<'_> {
+impl FutexPlace<'_> {
     /// Ends a wait that found its word changed. Who came to wake somebody may have taken this waiter
     /// for one: then the next gets the wake-up.
     fn give_up(&self) {
@@ -166,17 +195,18 @@ impl Place<'_> {
             self.table.wake(key, 1, self.waiter.bitset);
         }
     }
-}
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.table.leave(&self.waiter);
+    fn is_woken(&self) -> bool {
+        self.waiter.woken.load(Ordering::Acquire)
     }
 }
 
-/// The first place whose waiter has been woken.
-fn woken_one(places: &[Place<'_>]) -> Option<usize> {
-    places.iter().position(|place| place.waiter.woken.load(Ordering::Acquire))
+impl Drop for FutexPlace<'_> {
+    fn drop(&mut self) {
+        if !self.is_woken() {
+            self.table.leave(&self.waiter);
+        }
+    }
 }
 
 /// A word to wait at.
@@ -233,6 +263,33 @@ impl Task {
         })
     }
 
+    /// The beginning of `FUTEX_WAIT`: a place in the word's queue, if the word still holds what is expected.
+    ///
+    /// # Errors
+    /// `EAGAIN`: the word was different; `EFAULT`.
+    pub fn futex_enter(&self, word: FutexWord, bitset: u32) -> SysResult<FutexPlace<'_>> {
+        let table = &self.kernel.futexes;
+        let bucket = table.bucket(word.key);
+        let wakes = bucket.wakes.load(Ordering::Acquire);
+        self.check_futex(word)?;
+        let waiter = FutexTable::new_waiter(word.key, bitset);
+        let missed = {
+            let mut waiters = bucket.waiters.lock();
+            waiters.push(Arc::clone(&waiter));
+            bucket.wakes.load(Ordering::Relaxed) != wakes
+        };
+        let place = FutexPlace { table, waiter };
+        if missed && let Err(error) = self.check_futex(word) {
+            place.give_up();
+            return Err(error);
+        }
+        Ok(place)
+    }
+
+    fn check_futex(&self, word: FutexWord) -> SysResult<()> {
+        if self.read_value::<u32>(word.address)? == word.expected { Ok(()) } else { Err(EAGAIN) }
+    }
+
     /// `FUTEX_WAIT`: waits until somebody wakes the word, if it still holds what is expected.
     ///
     /// # Errors
@@ -243,7 +300,8 @@ impl Task {
         bitset: u32,
         deadline: Option<Instant>,
     ) -> Result<(), FutexWaitError> {
-        self.futex_wait_any(&[word], bitset, deadline).await.map(|_| ())
+        let place = self.futex_enter(word, bitset)?;
+        self.futex_wait_at(&[place], deadline).await.map(|_| ()).map_err(FutexWaitError::Wait)
     }
 
     /// `futex_waitv`: waits until somebody wakes one of the words; returns which.
@@ -257,30 +315,39 @@ impl Task {
         deadline: Option<Instant>,
     ) -> Result<usize, FutexWaitError> {
         let table = &self.kernel.futexes;
-        let mut places: SmallVec<[Place<'_>; 1]> = SmallVec::new();
+        let mut places = Vec::with_capacity(words.len());
         for word in words {
-            places.push(Place { table, waiter: table.enter(word.key, bitset) });
-            let read = self.read_value::<u32>(word.address);
-            if read != Ok(word.expected) {
-                // A wake-up of an earlier word was meant for this task: it wins.
-                let stale = places.pop();
-                stale.iter().for_each(Place::give_up);
-                if let Some(index) = places.iter().position(|place| !table.leave(&place.waiter)) {
-                    return Ok(index);
+            match self.futex_enter(*word, bitset) {
+                Ok(place) => places.push(place),
+                Err(error) => {
+                    // A wake-up of an earlier word was meant for this task: it wins.
+                    let woken = places.iter().position(|place| !table.leave(&place.waiter));
+                    return woken.ok_or(error.into());
                 }
-                return Err(read.err().unwrap_or(EAGAIN).into());
             }
         }
-        let queues: SmallVec<[(&WaitQueue, PollEvents); 1]> =
-            places.iter().map(|place| (&place.waiter.queue, PollEvents::IN)).collect();
-        let result = self.wait_on_all(&queues, deadline, || woken_one(&places)).await;
+        self.futex_wait_at(&places, deadline).await.map_err(FutexWaitError::Wait)
+    }
+
+    /// Waits until one of the places is woken; returns which.
+    ///
+    /// # Errors
+    /// A signal or the deadline.
+    pub async fn futex_wait_at(
+        &self,
+        places: &[FutexPlace<'_>],
+        deadline: Option<Instant>,
+    ) -> Result<usize, WaitError> {
+        let begin = |waker: &Waker| {
+            for place in places {
+                *place.waiter.waker.lock() = Some(waker.clone());
+            }
+        };
+        let result = self.wait_with(deadline, begin, || places.iter().position(FutexPlace::is_woken)).await;
         // Whoever woke this task between its last look and now must not have woken nobody.
         result.or_else(|error| {
-            let left = places.iter().map(|place| table.leave(&place.waiter));
-            left.collect::<SmallVec<[bool; 1]>>()
-                .iter()
-                .position(|was_queued| !was_queued)
-                .ok_or(FutexWaitError::Wait(error))
+            let left = places.iter().map(|place| self.kernel.futexes.leave(&place.waiter));
+            left.collect::<SmallVec<[bool; 4]>>().iter().position(|was_queued| !was_queued).ok_or(error)
         })
     }
 
@@ -345,11 +412,17 @@ mod tests {
     const A: FutexKey = FutexKey::Private { space: 1, address: 0x1000 };
     const B: FutexKey = FutexKey::Private { space: 1, address: 0x2000 };
 
+    fn enter(table: &FutexTable, key: FutexKey, bitset: u32) -> Arc<Waiter> {
+        let waiter = FutexTable::new_waiter(key, bitset);
+        table.bucket(key).waiters.lock().push(Arc::clone(&waiter));
+        waiter
+    }
+
     #[test]
     fn waiters_are_woken_in_order_and_by_their_bits() {
         let table = FutexTable::default();
-        let first = table.enter(A, 1);
-        let second = table.enter(A, 2);
+        let first = enter(&table, A, 1);
+        let second = enter(&table, A, 2);
         assert_eq!(table.wake(A, 1, 2), 1);
         assert!(second.woken.load(Ordering::Relaxed) && !first.woken.load(Ordering::Relaxed));
         assert_eq!(table.wake(A, 9, MATCH_ANY), 1);
@@ -359,8 +432,8 @@ mod tests {
     #[test]
     fn a_wake_up_taken_by_one_who_gives_up_goes_to_the_next() {
         let table = FutexTable::default();
-        let stale = Place { table: &table, waiter: table.enter(A, MATCH_ANY) };
-        let other = table.enter(A, MATCH_ANY);
+        let stale = FutexPlace { table: &table, waiter: enter(&table, A, MATCH_ANY) };
+        let other = enter(&table, A, MATCH_ANY);
         assert_eq!(table.wake(A, 1, MATCH_ANY), 1);
         assert!(!other.woken.load(Ordering::Relaxed));
         stale.give_up();
@@ -370,7 +443,7 @@ mod tests {
     #[test]
     fn waiters_requeued_to_their_own_word_stay_and_count() {
         let table = FutexTable::default();
-        let _waiters: Vec<_> = (0..3).map(|_| table.enter(A, MATCH_ANY)).collect();
+        let _waiters: Vec<_> = (0..3).map(|_| enter(&table, A, MATCH_ANY)).collect();
         assert_eq!(table.requeue(A, A, 1, 9), (1, 2));
         assert_eq!(table.wake(A, 9, MATCH_ANY), 2);
     }
@@ -378,7 +451,7 @@ mod tests {
     #[test]
     fn requeued_waiters_wait_at_the_other_word() {
         let table = FutexTable::default();
-        let waiters: Vec<_> = (0..3).map(|_| table.enter(A, MATCH_ANY)).collect();
+        let waiters: Vec<_> = (0..3).map(|_| enter(&table, A, MATCH_ANY)).collect();
         assert_eq!(table.requeue(A, B, 1, 9), (1, 2));
         assert_eq!(table.wake(A, 9, MATCH_ANY), 0);
         assert!(table.leave(&waiters[2]));

@@ -15,7 +15,7 @@ use abi::futexes::{
 };
 use abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use abi::user::UserAddress;
-use sentry::futex::{FutexWaitError, FutexWord, MATCH_ANY, Sharing};
+use sentry::futex::{FutexPlace, FutexWaitError, FutexWord, MATCH_ANY, Sharing};
 use sentry::task::{Reply, RestartBlock, Task};
 use sentry::time::{Clock, HostClock, Instant};
 use sentry::wait::{CallResult, Failure, OnInterrupt, Restart, WaitError};
@@ -83,9 +83,12 @@ pub fn sys_futex(
         return Reply::Now(Err(Failure::Error(ENOSYS)));
     }
     if matches!(op.command(), FUTEX_WAIT | FUTEX_WAIT_BITSET) {
-        return Reply::Later(Box::pin(async move {
-            Reply::Now(wait(task, arguments, deadline).await.map(|()| 0))
-        }));
+        return match enter(task, arguments) {
+            Ok(place) => Reply::Later(Box::pin(async move {
+                Reply::Now(wait(task, place, arguments, deadline).await.map(|()| 0))
+            })),
+            Err(errno) => Reply::Now(Err(Failure::Error(errno))),
+        };
     }
     let result = at_once(task, arguments);
     Reply::Now(result.map(|count| count as u64).map_err(Failure::from))
@@ -111,14 +114,23 @@ fn realtime_deadline(time_ns: u64) -> Instant {
     Clock::Host(HostClock::CLOCK_REALTIME).deadline(time_ns)
 }
 
-async fn wait(task: &Arc<Task>, arguments: Arguments, deadline: Option<Instant>) -> CallResult<()> {
+/// Enters the queue of the word.
+fn enter(task: &Task, arguments: Arguments) -> SysResult<FutexPlace<'_>> {
     let bitset = if arguments.op.command() == FUTEX_WAIT { MATCH_ANY } else { arguments.third_value };
     if bitset == 0 {
-        return Err(EINVAL.into());
+        return Err(EINVAL);
     }
     let key = task.futex_key(arguments.address, arguments.sharing())?;
-    let word = FutexWord { key, address: arguments.address, expected: arguments.value };
-    let result = task.futex_wait(word, bitset, deadline).await;
+    task.futex_enter(FutexWord { key, address: arguments.address, expected: arguments.value }, bitset)
+}
+
+async fn wait(
+    task: &Task,
+    place: FutexPlace<'_>,
+    arguments: Arguments,
+    deadline: Option<Instant>,
+) -> CallResult<()> {
+    let result = task.futex_wait_at(&[place], deadline).await.map(|_| ()).map_err(FutexWaitError::Wait);
     let Some(deadline) = deadline else { return finish(result, Restart::Sys) };
     if matches!(result, Err(FutexWaitError::Wait(WaitError::Interrupted))) {
         let Arguments { address, op, value, fourth, second_address, third_value } = arguments;
@@ -144,7 +156,7 @@ pub(crate) async fn continue_wait(
         second_address,
         third_value: u32::from_register(third_value),
     };
-    wait(task, arguments, Some(deadline)).await
+    wait(task, enter(task, arguments)?, arguments, Some(deadline)).await
 }
 
 fn finish<T>(result: Result<T, FutexWaitError>, restart: Restart) -> CallResult<T> {
