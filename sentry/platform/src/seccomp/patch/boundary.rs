@@ -5,7 +5,8 @@
 //! longer; and decoding forward from that one follows the real instructions. So when decoding from *each* of fifteen
 //! consecutive bytes comes by the address, the real instructions do too. (Decoding from a wrong start falls into step with
 //! the real instructions after very few of them, so that in practice such fifteen bytes are found nearby.) A start whose
-//! decoding meets an invalid instruction is not a real one, and has no say.
+//! decoding meets an invalid instruction is not a real one, and has no say. But one that meets an instruction that only the
+//! decoder does not know may be real, and objects.
 //!
 //! What is assumed: the fifteen bytes, and those up to the address, are code. If they are data in front of a function, they have
 //! to fall into step with it by themselves, and half of them must; what then is said wrongly would need code that looks right from
@@ -41,7 +42,7 @@ const TRUSTED: u64 = 64;
 enum Verdict {
     /// An instruction begins at the address.
     Agrees,
-    /// An instruction lies across the address.
+    /// An instruction lies across the address, or it cannot be said.
     Contradicts,
     /// Not an instruction.
     Invalid,
@@ -71,6 +72,7 @@ fn verdicts(code: &CodeWindow<'_>, low: u64, address: u64) -> Vec<Verdict> {
     for start in (low..address).rev() {
         let end = decode(code, start).map(|(_, _, bytes)| start + super::length(bytes));
         let verdict = match end {
+            Err(_) if may_be_unknown(code.from(start)) => Verdict::Contradicts,
             Err(_) => Verdict::Invalid,
             Ok(end) if end == address => Verdict::Agrees,
             Ok(end) if end > address => Verdict::Contradicts,
@@ -83,4 +85,12 @@ fn verdicts(code: &CodeWindow<'_>, low: u64, address: u64) -> Vec<Verdict> {
     }
     found.reverse();
     found
+}
+
+/// Whether bytes that the decoder rejects could be an instruction nevertheless: of the extensions that it was built without
+/// (EVEX, 62; XOP, 8f), or of one that is younger than it (REX2, d5).
+fn may_be_unknown(bytes: &[u8]) -> bool {
+    let prefix = |byte: u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let opcode = bytes.iter().find(|byte| !prefix(**byte));
+    matches!(opcode, Some(0x62 | 0x8f | 0xd5))
 }

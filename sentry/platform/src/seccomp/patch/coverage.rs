@@ -58,6 +58,17 @@ impl Program {
         all
     }
 
+    /// The instructions that are so without doubt: none between one that the decoder does not know and the next symbol.
+    fn certain_instructions(&self) -> Vec<Instruction> {
+        let mut certain = false;
+        let mut all = self.instructions();
+        all.retain(|instruction| {
+            certain = !instruction.is_invalid() && (certain || self.functions.contains(&instruction.ip()));
+            certain
+        });
+        all
+    }
+
     fn window(&self, site: u64) -> CodeWindow<'_> {
         let low = self.start.max(site - WINDOW_BEFORE);
         let high = self.end().min(site + WINDOW_AFTER);
@@ -175,7 +186,7 @@ fn nearly_all_sites_of_common_programs_are_patched() {
 fn no_middle_of_an_instruction_is_taken_for_a_boundary() {
     let program = c_library();
     let (mut starts, mut recognised, mut middles) = (0, 0, 0);
-    for instruction in program.instructions().iter().skip(100).step_by(37) {
+    for instruction in program.certain_instructions().iter().skip(100).step_by(37) {
         let proven = |at: u64, proof| boundary::is_boundary(&program.window(at), at, proof);
         starts += 1;
         recognised += usize::from(proven(instruction.ip(), Proof::Strong));

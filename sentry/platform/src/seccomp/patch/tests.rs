@@ -97,6 +97,17 @@ fn the_tail_of_another_instruction_is_not_taken_for_a_number() {
     assert_eq!(patch.start, patch.site);
 }
 
+/// `vpxord %zmm…` and the like in front: where the decoder does not know, nothing is proven.
+#[test]
+fn instructions_unknown_to_the_decoder_are_no_proof() {
+    let evex: &[u8] = &[0x62, 0xf1, 0x7d, 0x48, 0xef, 0xc0];
+    let number: &[u8] = &[0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    let near = case(&[evex, number].concat(), 0x27);
+    assert!(shape::number_before(&near.request()).is_none());
+    let far = case(&[evex, &[0x90; 16], number].concat(), 0x27);
+    assert!(shape::number_before(&far.request()).is_some());
+}
+
 /// `xor %eax, %eax; syscall; cmp $-4096, %rax; ja` as glibc's read has it.
 #[test]
 fn what_follows_the_site_is_displaced_where_the_number_is_not_right_before() {
