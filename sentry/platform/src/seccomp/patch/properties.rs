@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const STUB: u64 = 0x7e00_dead_b000;
+
 /// Decodes one instruction at an address.
 fn decode_at(bytes: &[u8], base: u64, at: u64) -> Instruction {
     let offset = usize::try_from(at - base).unwrap();
@@ -155,7 +157,7 @@ proptest! {
         let bytes = [&front[..], &[0x0f, 0x05], &back.concat()].concat();
         let site = start.saturating_add(length(&front));
         let code = CodeWindow { start, bytes: &bytes, begins };
-        let request = Request { code, site, number, stub_entry: 0x1234_5678 };
+        let request = Request { code, site, number, stub_entry: STUB };
         let base = start.wrapping_add_signed(arena_distance);
         let mut arena = Arena::new(base, arena_size);
         if let Ok(patch) = plan(&request, &Sites::new(), &mut arena) {
@@ -163,6 +165,36 @@ proptest! {
             let range = arena.range();
             prop_assert!(patch.trampoline >= range.start && patch.trampoline_end() <= range.end);
         }
+    }
+
+    #[test]
+    fn patches_of_one_function_keep_apart(
+        code in proptest::collection::vec(snippet(), 1..40),
+        start in 0x1000_0000..0x1001_0000_u64,
+        arena_size in 0x1000..1_u64 << 17,
+    ) {
+        let mut bytes = code.concat();
+        let whole = bytes.clone();
+        let (mut sites, mut arena) = (Sites::new(), Arena::new(start + 0x0600_0000, arena_size));
+        let offsets = whole.windows(2).enumerate().filter(|(_, two)| *two == [0x0f, 0x05]).map(|(i, _)| i);
+        for offset in offsets {
+            let code = CodeWindow { start, bytes: &whole, begins: Edge::Boundary };
+            let site = start + u64::try_from(offset).unwrap();
+            let request = Request { code, site, number: 0x27, stub_entry: STUB };
+            let Ok(patch) = plan(&request, &sites, &mut arena) else { continue };
+            assert_sound(&request, &patch);
+            let at = usize::try_from(patch.start - start).unwrap();
+            prop_assert_eq!(&bytes[at..at + patch.patched.len()], &patch.original[..]);
+            bytes[at..at + patch.patched.len()].copy_from_slice(&patch.patched);
+            let patch = sites.insert(patch).expect("it overlaps none");
+            prop_assert_eq!(sites.of_site(site), Some(&patch));
+            prop_assert_eq!(plan(&request, &sites, &mut arena), Err(Refusal::Patched));
+            for point in patch.points() {
+                prop_assert_eq!(sites.original_rip(point.trampoline), Some(point.original));
+            }
+        }
+        sites.overlay(start, &mut bytes);
+        prop_assert_eq!(bytes, whole);
     }
 
     #[test]
