@@ -5,14 +5,19 @@ use std::sync::atomic::Ordering;
 
 use abi::capabilities::CAP_SYS_RESOURCE;
 use abi::errno::{EINVAL, EPERM, ESRCH, SysResult};
-use abi::process::{RLIM_NLIMITS, RLIMIT_CPU, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit, Rusage};
+use abi::process::{
+    RLIM_NLIMITS, RLIMIT_CPU, RLIMIT_STACK, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit, Rusage,
+};
 use abi::time::Timeval;
 use abi::user::UserAddress;
-use sentry::task::{CpuTimes, Limit, Privilege, Task};
+use sentry::task::{CpuTimes, Limit, Privilege, Reply, Task};
 
-use crate::table::{Entry, Support, call};
+use crate::table::{Entry, IntoReply, Support, call};
 
-const ENFORCED: Support = Support::Partial("RLIMIT_RSS and RLIMIT_RTTIME are kept and reported only");
+const ENFORCED: Support = Support::Partial(
+    "RLIMIT_RSS and RLIMIT_RTTIME are kept and reported only; RLIMIT_STACK is 64 MiB at most, and of another process \
+     counts from its next execve",
+);
 
 /// The calls of this file.
 pub const CALLS: &[Entry] = &[
@@ -55,10 +60,21 @@ pub fn sys_getrlimit(task: &Arc<Task>, resource: u32, limit: UserAddress) -> Sys
 }
 
 /// `setrlimit(2)` <https://man7.org/linux/man-pages/man2/getrlimit.2.html>
-pub fn sys_setrlimit(task: &Arc<Task>, resource: u32, limit: UserAddress) -> SysResult<()> {
-    let limit = limit_of(task.read_value(limit.address())?);
-    change(task, task, resource, limit)?;
-    Ok(())
+pub fn sys_setrlimit(task: &Arc<Task>, resource: u32, limit: UserAddress) -> Reply<'_> {
+    let changed =
+        task.read_value(limit.address()).and_then(|limit| change(task, task, resource, limit_of(limit)));
+    take_effect(task, resource, changed.map(drop))
+}
+
+/// The end of a change of the caller's own limit.
+fn take_effect(task: &Arc<Task>, resource: u32, changed: SysResult<()>) -> Reply<'_> {
+    if changed.is_err() || resource != RLIMIT_STACK {
+        return changed.into_reply();
+    }
+    Reply::Later(Box::pin(async move {
+        task.fit_stack().await;
+        changed.into_reply()
+    }))
 }
 
 /// `prlimit64(2)` <https://man7.org/linux/man-pages/man2/getrlimit.2.html>
@@ -68,7 +84,13 @@ pub fn sys_prlimit64(
     resource: u32,
     new: UserAddress,
     old: UserAddress,
-) -> SysResult<()> {
+) -> Reply<'_> {
+    let own = !new.is_null() && (pid == 0 || pid == task.pid());
+    let changed = exchange(task, pid, resource, new, old);
+    if own { take_effect(task, resource, changed) } else { changed.into_reply() }
+}
+
+fn exchange(task: &Arc<Task>, pid: i32, resource: u32, new: UserAddress, old: UserAddress) -> SysResult<()> {
     // Linux bounds the index before anything else, so that speculation cannot pass it.
     if usize::try_from(resource).map_or(true, |index| index >= RLIM_NLIMITS) {
         return Err(EINVAL);

@@ -166,6 +166,54 @@ TEST(stack_overflow_is_handled_on_the_alternate_stack) {
     CHECK(&here - (char *)info.si_addr < 3 << 20);
 }
 
+/* Lowest address of the main stack's mapping. */
+static unsigned long stack_start(void) {
+    char line[300];
+    unsigned long start = 0;
+    FILE *f = fopen("/proc/self/maps", "r");
+    CHECK(f);
+    while (fgets(line, sizeof line, f))
+        if (strstr(line, "[stack]")) start = strtoul(line, NULL, 16);
+    fclose(f);
+    return start;
+}
+
+TEST(what_was_stored_in_the_stack_stays_when_the_limit_shrinks) {
+    char *here = __builtin_frame_address(0);
+    volatile char *deep = here - (3 << 20);
+    *deep = 42;
+    struct rlimit limit = {1 << 20, RLIM_INFINITY};
+    CHECK(setrlimit(RLIMIT_STACK, &limit) == 0);
+    CHECK_EQ(*deep, 42);
+    CHECK((unsigned long)here - stack_start() < 4UL << 20);
+    /* A child has the limit, and its own memory. */
+    CHECK_KILLED(CHILD(*(volatile char *)(here - (5 << 20)) = 1), SIGSEGV);
+    limit.rlim_cur = 8 << 20;
+    CHECK(setrlimit(RLIMIT_STACK, &limit) == 0);
+    volatile char *deeper = here - (6 << 20);
+    *deeper = 43;
+    CHECK(*deeper == 43 && *deep == 42);
+    limit.rlim_cur = 32 << 20;
+    CHECK(prlimit(0, RLIMIT_STACK, &limit, NULL) == 0);
+    deeper = here - (24 << 20);
+    *deeper = 44;
+    CHECK(*deeper == 44 && *deep == 42);
+}
+
+TEST(a_vfork_child_with_a_small_stack_leaves_its_parents_alone) {
+    struct rlimit small = {1 << 20, RLIM_INFINITY};
+    volatile char *deep = (volatile char *)__builtin_frame_address(0) - (4 << 20);
+    int status;
+    pid_t pid = vfork();
+    if (pid == 0) {
+        setrlimit(RLIMIT_STACK, &small);
+        _exit(7);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 7);
+    *deep = 1;
+    CHECK_EQ(*deep, 1);
+}
+
 TEST(the_stack_grows_by_itself_up_to_its_limit) {
     volatile char *low = (volatile char *)__builtin_frame_address(0) - (4 << 20);
     *low = 1; /* Linux allows access anywhere above the limit */

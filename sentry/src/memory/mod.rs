@@ -4,6 +4,7 @@
 //! * [`Region`] (`region.rs`), kept in order by `map.rs`.
 //! * `change.rs`: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`, `madvise` as methods of a task.
 //! * `residency.rs`: `mlock`, `mincore`.
+//! * `stack.rs`: the main stack when its limit changes.
 //! * [`HostFile`]: the descriptors that are mapped.
 //!
 //! Invariant: a change is made while holding the space's [`crate::wait::Gate`]: planned on the map, carried out by the
@@ -15,6 +16,7 @@ mod manager;
 mod map;
 mod region;
 mod residency;
+mod stack;
 
 pub(crate) use change::map_operation;
 pub use change::{MapRequest, MapSource, Placement, Remap};

@@ -26,9 +26,11 @@ const SCRIPT_DEPTH: usize = 5;
 /// Longest path of an ELF interpreter.
 const INTERPRETER_PATH_MAX: u64 = 4096;
 /// Largest stack that is set up, in bytes, whatever `RLIMIT_STACK` allows: it is mapped as a whole.
-const STACK_MAX: u64 = 64 << 20;
+pub(crate) const STACK_MAX: u64 = 64 << 20;
 /// Smallest stack, in bytes.
-const STACK_MIN: u64 = 128 << 10;
+pub(crate) const STACK_MIN: u64 = 128 << 10;
+/// Room that is left for the stack at least, should its limit be raised (`MIN_GAP` in Linux).
+const STACK_ROOM: u64 = 128 << 20;
 /// Room for arguments and environment (`ARG_MAX` is a quarter of the stack, 6 MiB at most).
 const ARGUMENTS_MAX: u64 = 6 << 20;
 /// Where position-independent programs go if nothing is randomised, as on Linux: two thirds up.
@@ -336,7 +338,10 @@ impl<'a> Loader<'a> {
     ) -> SysResult<Self> {
         let layout = kernel.platform.layout();
         let stack_top = stack_top(&layout);
-        let mmap_top = stack_top - stack_size(limits) - (1 << 20) - randomness.pages(RANDOM_PAGES >> 8)?;
+        let mmap_top = stack_top
+            - stack_size(limits).max(STACK_ROOM)
+            - (1 << 20)
+            - randomness.pages(RANDOM_PAGES >> 8)?;
         let memory = MemoryManager::new(layout, page_down(mmap_top));
         let user = context.memory();
         Ok(Self { kernel, limits, context, memory, user, randomness })

@@ -26,6 +26,7 @@ mod wait;
 pub use credentials::Credentials;
 pub use exec::ExecRequest;
 pub use exec::new_space;
+pub(crate) use exec::{STACK_MAX, STACK_MIN};
 pub use group::{ChildEvent, CpuTimes, ExitStatus, ThreadGroup};
 pub use limits::{Limit, Limits, OPEN_FILES_MAX, Privilege, Resource};
 pub use run::Reply;
