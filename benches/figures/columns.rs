@@ -80,8 +80,7 @@ impl Column {
     /// Runs an empty container, so that a runtime that cannot work here is told at once.
     pub fn probe(&self, room: &Room) -> Result<(), String> {
         let container = self.container(room, &["/bin/true"], Cgroups::Managed)?;
-        let done = watch::timed(&mut container.run(), LIMIT);
-        done.map(drop).map_err(|why| format!("{}: {why} {}", self.name, container.log()))
+        container.output(LIMIT).map(drop).map_err(|why| format!("{}: {why}", self.name))
     }
 
     /// Writes a bundle for a container that does not exist yet. Natively there is no container; `run` is

@@ -75,12 +75,16 @@ fn print_row(text: &mut String, bench: &Bench, row: &GrowthRow, columns: &[usize
 /// The memory of all sandboxes together, which is no growth and so no row.
 fn all_sandboxes(text: &mut String, bench: &Bench, columns: &[usize]) {
     let all = columns.iter().filter_map(|column| {
-        let bytes = bench.samples.cell("pss_all", *column).value()?;
-        Some(format!("{} {}", bench.columns[*column].name, table::megabytes(bytes)))
+        let bytes = |key| Some(table::megabytes(bench.samples.cell(key, *column).value()?));
+        Some(format!("{} {} ({})", bench.columns[*column].name, bytes("pss_all")?, bytes("host_all")?))
     });
     let all: Vec<String> = all.collect();
     if !all.is_empty() {
         let number = growth_rows::thousands(bench.request.sandboxes);
-        let _ = writeln!(text, "{number} idle sandboxes together, PSS: {}.\n", all.join(", "));
+        let _ = writeln!(
+            text,
+            "{number} idle sandboxes together, PSS (and what the machine has less with them, the kernel's share counted): {}.\n",
+            all.join(", ")
+        );
     }
 }

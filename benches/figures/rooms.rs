@@ -1,6 +1,6 @@
 //! The rooms of the benchmark: a small one of busybox, where operations are measured, and one with
-//! Debian's programs. Both have a tmpfs on `/tmp`, our programs on `/bench`, the compiler's and the
-//! interpreter's sources on `/sources`, a directory of the host on `/bind`.
+//! Debian's programs. Both have a tmpfs on `/tmp`, our programs (`/bench`, in Debian `/guest`), the compiler's
+//! and the interpreter's sources (`/sources`, `/mnt`) and a directory of the host (`/bind`, `/srv`).
 
 use crate::cli::Request;
 use crate::programs;
