@@ -16,6 +16,7 @@ use wire::{
 
 use crate::handles::{Budget, Handles, Node};
 use crate::lookup::{attributes, link_target, reopen, walk};
+use crate::nearness::Nearness;
 use crate::{DeviceNodes, SetupError, attributes, change, create, directory, host_sockets, open, xattrs};
 
 /// A channel thread's stack. The deepest request keeps a batch of directory entries and two paths on it.
@@ -95,6 +96,7 @@ fn serve_channel(server: &Arc<Server>, socket: &OwnedFd) {
     let mut clunks = Vec::with_capacity(MAX_CLUNKS);
     // Once a channel is enough: a hostile sentry must not fill the host's log.
     let mut has_complained = false;
+    let mut nearness = Nearness::default();
     loop {
         let message = match wire::receive_request(socket.as_fd(), &mut incoming) {
             Incoming::Request(length) => incoming.get(..length).unwrap_or_default(),
@@ -104,6 +106,7 @@ fn serve_channel(server: &Arc<Server>, socket: &OwnedFd) {
                 break;
             }
         };
+        nearness.follow(wire::processor_of(message));
         clunks.clear();
         let answer = match Request::decode(message, &mut clunks) {
             Ok(request) => {

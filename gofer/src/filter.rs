@@ -36,6 +36,7 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
             &[equal(0, bits(libc::AF_UNIX)), equal(1, bits(libc::SOCK_SEQPACKET | CLOEXEC)), equal(2, 0)],
             "a further channel",
         ),
+        row(libc::SYS_sched_setaffinity, &[equal(0, 0)], "a channel's thread goes where its caller waits"),
         row(libc::SYS_close, &[], "clunks, and descriptors once they were sent"),
         // Finding files.
         row(libc::SYS_openat2, &[], "one name beneath a held directory; its flags are in memory"),

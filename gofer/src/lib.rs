@@ -6,7 +6,7 @@
 //!
 //! Inside: `connection` (channels and dispatch), `handles` (what the sentry holds), `lookup` (the only way from one
 //! file to another), `open`, `create`, `change`, `attributes`, `xattrs`, `directory`, `host_sockets` (what requests
-//! do), `host` (the two calls no safe wrapper exists for).
+//! do), `nearness` (where threads run), `host` (the two calls no safe wrapper exists for).
 //!
 //! Invariants: the sentry is hostile. It never receives a descriptor of a directory or of a device; no path it sends
 //! is resolved, only single names beneath a directory it holds; no symbolic link is ever followed for it; what it
@@ -30,6 +30,7 @@ mod handles;
 mod host;
 mod host_sockets;
 mod lookup;
+mod nearness;
 mod open;
 pub mod setup;
 mod xattrs;

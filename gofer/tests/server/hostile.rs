@@ -27,6 +27,7 @@ crate::tests![
     handles_never_given_are_refused_everywhere,
     a_second_clunk_finds_nothing,
     too_many_clunks_are_refused,
+    any_processor_may_be_named,
     handles_are_bounded_and_come_back,
     channels_are_bounded,
     a_swapped_directory_never_leads_outside,
@@ -111,7 +112,7 @@ fn garbage_is_refused_and_the_channel_goes_on() {
 
 /// A walk from the first handle over names that no [`Name`] can be.
 fn walk_message(names: &[&[u8]]) -> Vec<u8> {
-    let mut message = vec![2, 0, 0, 0];
+    let mut message = vec![2, 0, 0, 0, 255, 255];
     message.extend(1u64.to_le_bytes());
     message.push(u8::try_from(names.len()).expect("few"));
     for name in names {
@@ -244,6 +245,7 @@ fn handles_never_given_are_refused_everywhere() {
 fn clunk_message(handles: &[HandleId]) -> Vec<u8> {
     let mut message = vec![24, 0];
     message.extend(u16::try_from(handles.len()).expect("few").to_le_bytes());
+    message.extend(u16::MAX.to_le_bytes());
     handles.iter().for_each(|handle| message.extend(handle.0.to_le_bytes()));
     message
 }
@@ -269,8 +271,24 @@ fn too_many_clunks_are_refused() {
     let handle = raw.attach();
     assert_eq!(raw.raw_call(&clunk_message(&[HandleId(7); 128])), Some(Reply::Done));
     assert_eq!(raw.raw_call(&clunk_message(&[handle; 129])), Some(Reply::Failed(errno::EPROTO)));
-    assert_eq!(raw.raw_call(&[24, 0, 255, 255]), Some(Reply::Failed(errno::EPROTO)));
+    assert_eq!(raw.raw_call(&[24, 0, 255, 255, 255, 255]), Some(Reply::Failed(errno::EPROTO)));
     assert!(matches!(raw.call(&Request::GetAttr { file: handle }), Reply::Attr(_)));
+    drop(raw);
+    gofer.end_well();
+}
+
+fn any_processor_may_be_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (gofer, raw) = raw(dir.path());
+    raw.attach();
+    for processor in [0, 1, 2, 1023, 1024, 40_000, u16::MAX - 1, u16::MAX, 0] {
+        let mut message = vec![24, 0, 0, 0];
+        message.extend(u16::to_le_bytes(processor));
+        // Once is chance; a thread follows a caller that stays.
+        for _ in 0..3 {
+            assert_eq!(raw.raw_call(&message), Some(Reply::Done), "{processor}");
+        }
+    }
     drop(raw);
     gofer.end_well();
 }

@@ -3,7 +3,8 @@
 //! Host calls, all with these exact arguments (the sentry's allow-list may demand them):
 //! - `sendmsg(socket, message, MSG_NOSIGNAL)`,
 //! - `recvmsg(socket, message, MSG_CMSG_CLOEXEC)`,
-//! - `close` of received descriptors, and `futex` for the locks.
+//! - `close` of received descriptors, and `futex` for the locks,
+//! - `getcpu`, where the vDSO does not answer it.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -66,6 +67,8 @@ pub fn receive_request(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Incoming {
 /// The client's end of one channel, and its buffers.
 pub(crate) struct Channel {
     socket: OwnedFd,
+    /// Where its last call waited, so probably where the gofer's thread runs.
+    pub(crate) processor: Option<u16>,
     pub(crate) outgoing: Vec<u8>,
     incoming: Box<[u8]>,
 }
@@ -73,7 +76,8 @@ pub(crate) struct Channel {
 impl Channel {
     pub(crate) fn new(socket: OwnedFd) -> Self {
         // Zeroed by the allocator: pages no reply has filled yet are not resident.
-        Self { socket, outgoing: Vec::new(), incoming: vec![0; crate::MAX_MESSAGE].into_boxed_slice() }
+        let incoming = vec![0; crate::MAX_MESSAGE].into_boxed_slice();
+        Self { socket, processor: None, outgoing: Vec::new(), incoming }
     }
 
     /// Sends `outgoing` and waits for the reply.
@@ -102,6 +106,11 @@ impl Channel {
         let reply = self.incoming.get(..message.bytes).ok_or(BrokenChannel)?;
         Ok((reply, descriptor))
     }
+}
+
+/// The processor this thread runs on now; it may be another one at once.
+pub(crate) fn processor() -> Option<u16> {
+    nix::sched::sched_getcpu().ok().and_then(|processor| u16::try_from(processor).ok())
 }
 
 fn errno(error: rustix::io::Errno) -> Errno {

@@ -2,7 +2,9 @@
 //!
 //! A client has up to [`MAX_CHANNELS`] channels. A call has a channel to itself until its reply has come; whoever
 //! takes the last free one opens another first (`NewChannel`), so that a call the host blocks never blocks the next
-//! one. Only when all are taken does a call wait. Lock order: `pool` and `clunks` are leaves, never held together,
+//! one. Only when all are taken does a call wait. A call prefers the channel last used on its processor: the gofer's
+//! thread follows its callers there, because waking a thread on another, idle processor costs many times the work that
+//! most calls ask for. Lock order: `pool` and `clunks` are leaves, never held together,
 //! never across a host call.
 //!
 //! Errors are the host's, and besides: `EIO` when the gofer is gone, `EPROTO` when it refuses the message, `EXDEV`
@@ -16,12 +18,12 @@ use abi::errno::{self, Errno};
 use parking_lot::{Condvar, Mutex};
 
 use crate::attr::{Attr, FileSystemStat, SetAttr};
-use crate::channel::Channel;
+use crate::channel::{Channel, processor};
 use crate::name::{Name, XattrName};
 use crate::reply::{DirEntry, MISMATCH, OpenOutcome, Reply, TreeFlags, WalkStop};
 use crate::request::{
     Access, CreateMode, HandleId, OpenFlags, ReadDirFlags, RenameFlags, Request, SocketType, SpecialFile,
-    XattrFlags, append_clunks,
+    XattrFlags, append_clunks, set_processor,
 };
 use crate::{MAX_CHANNELS, MAX_CLUNKS, MAX_LINK, MAX_MESSAGE, MAX_WALK, MAX_XATTR};
 
@@ -385,6 +387,15 @@ impl Client {
     }
 }
 
+impl Pool {
+    /// A free channel: the one last used on this processor, or else one that has not been used yet, or any.
+    fn take(&mut self, processor: Option<u16>) -> Option<Channel> {
+        let find = |wanted| self.free.iter().position(|channel| channel.processor == wanted);
+        let index = find(processor).or_else(|| find(None)).or_else(|| self.free.len().checked_sub(1))?;
+        Some(self.free.swap_remove(index))
+    }
+}
+
 /// A decoded reply.
 struct Answer {
     reply: Reply,
@@ -399,7 +410,7 @@ impl Shared {
             if pool.dead {
                 return Err(errno::EIO);
             }
-            if let Some(mut channel) = pool.free.pop() {
+            if let Some(mut channel) = pool.take(processor()) {
                 if pool.free.is_empty() && pool.opened < MAX_CHANNELS {
                     pool.opened += 1;
                     drop(pool);
@@ -445,6 +456,8 @@ impl Shared {
     /// One request with as many clunks as fit, and its reply. An error means that the connection is lost.
     fn exchange(&self, channel: &mut Channel, request: &Request<'_>) -> Result<Answer, Errno> {
         request.encode(&mut channel.outgoing);
+        channel.processor = processor();
+        set_processor(&mut channel.outgoing, channel.processor);
         let room = MAX_MESSAGE.saturating_sub(channel.outgoing.len()) / size_of::<HandleId>();
         {
             let mut clunks = self.clunks.lock();

@@ -25,7 +25,7 @@ pub use name::{Name, XattrName};
 pub use reply::{DirEntry, OpenOutcome, Reply, TreeFlags, WalkStep, WalkStop};
 pub use request::{
     Access, CreateMode, HandleId, OpenFlags, ReadDirFlags, RenameFlags, Request, SocketType, SpecialFile,
-    XattrFlags, append_clunks,
+    XattrFlags, append_clunks, processor_of,
 };
 
 /// The longest message, either way.

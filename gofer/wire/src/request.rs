@@ -1,7 +1,8 @@
 //! What the sentry may ask: [`Request`], its parts, and their bytes.
 //!
-//! Layout: `tag: u16, clunks: u16`, the request's fields, then `clunks` handles of 8 bytes to be forgotten first.
-//! The clunks come last so that the client learns how many fit.
+//! Layout: `tag: u16, clunks: u16, processor: u16`, the request's fields, then `clunks` handles of 8 bytes to be
+//! forgotten first. The clunks come last so that the client learns how many fit. The processor is where the client
+//! waits for the answer, a hint ([`processor_of`]).
 
 use crate::attr::{self, DeviceNumber, SetAttr};
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -201,6 +202,7 @@ impl<'a> Request<'a> {
         let out = &mut Encoder::new(out);
         out.u16(self.tag());
         out.u16(0);
+        out.u16(NO_PROCESSOR);
         match self {
             Self::Attach { tree } => out.u32(*tree),
             Self::Walk { from, names, open } => {
@@ -291,6 +293,7 @@ impl<'a> Request<'a> {
         let input = &mut Decoder::new(message);
         let tag = input.u16()?;
         let clunk_count = usize::from(input.u16()?);
+        let _processor = input.u16()?;
         if clunk_count > MAX_CLUNKS {
             return Err(DecodeError::TooMany);
         }
@@ -429,6 +432,22 @@ pub fn append_clunks(message: &mut Vec<u8>, clunks: impl Iterator<Item = HandleI
     if let Some(field) = message.get_mut(2..4) {
         field.copy_from_slice(&count.to_le_bytes());
     }
+}
+
+/// In place of a processor: not known.
+const NO_PROCESSOR: u16 = u16::MAX;
+
+/// Notes in an encoded request where its sender waits.
+pub(crate) fn set_processor(message: &mut [u8], processor: Option<u16>) {
+    if let Some(field) = message.get_mut(4..6) {
+        field.copy_from_slice(&processor.unwrap_or(NO_PROCESSOR).to_le_bytes());
+    }
+}
+
+/// Where the sender of a request waits for the answer, if it says so. Any number may stand there.
+pub fn processor_of(message: &[u8]) -> Option<u16> {
+    let field = message.get(4..6)?.try_into().ok()?;
+    Some(u16::from_le_bytes(field)).filter(|processor| *processor != NO_PROCESSOR)
 }
 
 impl HandleId {

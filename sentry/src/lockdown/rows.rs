@@ -86,6 +86,12 @@ fn sockets() -> Vec<Row> {
             &[equal(2, bits(libc::MSG_CMSG_CLOEXEC))],
             "the gofer's replies, control requests, descriptors with both",
         ),
+        rare(
+            libc::SYS_getcpu,
+            &[],
+            "requests to the gofer say where their caller waits",
+            "only where the vDSO does not know",
+        ),
         row(
             libc::SYS_accept4,
             &[equal(3, bits(libc::SOCK_CLOEXEC))],
