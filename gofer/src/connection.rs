@@ -15,7 +15,7 @@ use wire::{
 };
 
 use crate::handles::{Budget, Handles, Node};
-use crate::lookup::{attributes, link_target, reopen, walk};
+use crate::lookup::{attributes, follow, link_target, reopen, walk};
 use crate::nearness::Nearness;
 use crate::{DeviceNodes, SetupError, attributes, change, create, directory, host_sockets, open, xattrs};
 
@@ -159,6 +159,7 @@ fn held_by(reply: &Reply) -> Vec<HandleId> {
     match reply {
         Reply::File { handle, .. } | Reply::Attached { handle, .. } => vec![*handle],
         Reply::Walked { steps, .. } => steps.iter().map(|WalkStep { handle, .. }| *handle).collect(),
+        Reply::Followed { steps, .. } => steps.iter().filter_map(|step| step.handle).collect(),
         _ => Vec::new(),
     }
 }
@@ -172,6 +173,7 @@ fn answer(server: &Arc<Server>, request: &Request<'_>) -> Result<Answer, Errno> 
     match request {
         Request::Attach { tree } => attach(server, *tree),
         Request::Walk { from, names, open } => walk(server, &get(from)?, names, *open),
+        Request::Follow { from, names, open } => follow(server, &get(from)?, names, *open),
         Request::Open { file, access, flags } => {
             open::open_regular(server, &*get(file)?, *access, *flags).map(Answer::descriptor)
         }
@@ -218,7 +220,7 @@ fn attach(server: &Server, index: u32) -> Result<Answer, Errno> {
     // Anew each time, so that every handle is paid for.
     let descriptor = reopen(server, tree.root.as_fd(), OFlags::PATH)?;
     let attr = attributes(&descriptor)?;
-    let node = Node::new(descriptor, attr.file_type(), index, tree.flags, permit);
+    let node = Node::new(descriptor, &attr, index, tree.flags, permit);
     let handle = server.handles.insert(Arc::new(node));
     Ok(Answer::plain(Reply::Attached { handle, attr, flags: tree.flags }))
 }

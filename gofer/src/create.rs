@@ -42,7 +42,7 @@ pub fn create(
         Ok((held, attr))
     };
     let (held, attr) = finish().inspect_err(|_| remove(dir, name, AtFlags::empty()))?;
-    let node = Node::new(held, attr.file_type(), dir.tree, dir.flags, permit);
+    let node = Node::new(held, &attr, dir.tree, dir.flags, permit);
     let handle = server.handles.insert(Arc::new(node));
     Ok(Answer { reply: Reply::File { handle, attr }, descriptor: Some(descriptor) })
 }

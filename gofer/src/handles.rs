@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use abi::errno::{self, Errno};
 use parking_lot::Mutex;
-use wire::{FileType, HandleId, TreeFlags};
+use wire::{Attr, DeviceNumber, FileType, HandleId, TreeFlags};
 
 use crate::directory::Listing;
 
@@ -28,6 +28,8 @@ pub struct Node {
     descriptor: OwnedFd,
     /// An inode's type never changes.
     pub kind: FileType,
+    /// Its device and number.
+    identity: (DeviceNumber, u64),
     /// The index of the tree it was reached through.
     pub tree: usize,
     /// What the tree allows.
@@ -38,8 +40,15 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(descriptor: OwnedFd, kind: FileType, tree: usize, flags: TreeFlags, permit: Permit) -> Self {
-        Self { descriptor, kind, tree, flags, listing: Mutex::new(None), _permit: permit }
+    /// A file with these attributes.
+    pub fn new(descriptor: OwnedFd, attr: &Attr, tree: usize, flags: TreeFlags, permit: Permit) -> Self {
+        let (kind, identity) = (attr.file_type(), (attr.device, attr.ino));
+        Self { descriptor, kind, identity, tree, flags, listing: Mutex::new(None), _permit: permit }
+    }
+
+    /// Whether these are this very file's attributes.
+    pub fn is(&self, attr: &Attr) -> bool {
+        self.identity == (attr.device, attr.ino) && self.kind == attr.file_type()
     }
 
     /// `EROFS` in a read-only tree. The mount says so too, where mounts could be made.

@@ -1,6 +1,6 @@
 //! The only way from one file to another: one name, beneath a directory that is held, following nothing.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::errno::{self, Errno};
@@ -8,7 +8,8 @@ use rustix::fs::{
     AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, readlinkat, statx,
 };
 use wire::{
-    Access, Attr, DeviceNumber, FileType, Name, OpenFlags, OpenOutcome, Reply, Timestamp, WalkStep, WalkStop,
+    Access, Attr, DeviceNumber, FileType, FollowStep, HandleId, Name, OpenFlags, OpenOutcome, Reply,
+    Timestamp, WalkStep, WalkStop,
 };
 
 use crate::connection::{Answer, Server};
@@ -35,7 +36,7 @@ pub fn look_up(server: &Server, dir: &Node, name: Name<'_>) -> Result<(Arc<Node>
     let permit = server.budget.take()?;
     let descriptor = openat2(dir, name.as_bytes(), PATH_ONLY, Mode::empty(), BENEATH).map_err(errno)?;
     let attr = attributes(&descriptor)?;
-    Ok((Arc::new(Node::new(descriptor, attr.file_type(), dir.tree, dir.flags, permit)), attr))
+    Ok((Arc::new(Node::new(descriptor, &attr, dir.tree, dir.flags, permit)), attr))
 }
 
 /// A held file's attributes.
@@ -77,48 +78,122 @@ pub fn walk(
     names: &[Name<'_>],
     open: Option<(Access, OpenFlags)>,
 ) -> Result<Answer, Errno> {
-    if open.is_some_and(|(_, flags)| flags.contains(OpenFlags::TRUNC)) {
-        return Err(errno::EINVAL);
-    }
+    let mut path = Path::begin(from, open)?;
     let mut steps = Vec::with_capacity(names.len());
-    let mut current = Arc::clone(from);
-    let mut stop = WalkStop::Complete;
     for name in names {
-        if current.kind == FileType::Symlink && !steps.is_empty() {
-            break;
+        match path.step(server, *name) {
+            Some((node, attr)) => steps.push(WalkStep { handle: server.handles.insert(node), attr }),
+            None => break,
         }
-        match look_up(server, &current, *name) {
+    }
+    let (stop, open, descriptor) = path.end(server);
+    Ok(Answer { reply: Reply::Walked { steps, stop, open }, descriptor })
+}
+
+/// Answers `Follow`.
+pub fn follow(
+    server: &Server,
+    from: &Arc<Node>,
+    names: &[(Name<'_>, Option<HandleId>)],
+    open: Option<(Access, OpenFlags)>,
+) -> Result<Answer, Errno> {
+    let mut path = Path::begin(from, open)?;
+    let from = attributes(from)?;
+    let mut steps = Vec::with_capacity(names.len());
+    for (name, known) in names {
+        // A handle that is not held says nothing about the name.
+        let known = known.and_then(|handle| server.handles.get(handle).ok());
+        let step = match known.and_then(|node| path.stay(*name, node)) {
+            Some(attr) => FollowStep { handle: None, attr },
+            None => match path.step(server, *name) {
+                Some((node, attr)) => FollowStep { handle: Some(server.handles.insert(node)), attr },
+                None => break,
+            },
+        };
+        steps.push(step);
+    }
+    let (stop, open, descriptor) = path.end(server);
+    Ok(Answer { reply: Reply::Followed { from, steps, stop, open }, descriptor })
+}
+
+/// A walk under way.
+struct Path {
+    current: Arc<Node>,
+    moved: bool,
+    failure: Option<Errno>,
+    open: Option<(Access, OpenFlags)>,
+}
+
+impl Path {
+    /// `EINVAL`: a walk changes nothing.
+    fn begin(from: &Arc<Node>, open: Option<(Access, OpenFlags)>) -> Result<Self, Errno> {
+        if open.is_some_and(|(_, flags)| flags.contains(OpenFlags::TRUNC)) {
+            return Err(errno::EINVAL);
+        }
+        Ok(Self { current: Arc::clone(from), moved: false, failure: None, open })
+    }
+
+    /// Whether a name may be looked up where the walk is now.
+    fn goes_on(&self) -> bool {
+        !(self.moved && self.current.kind == FileType::Symlink)
+    }
+
+    /// Takes a step by looking a name up; `None` when the walk is over.
+    fn step(&mut self, server: &Server, name: Name<'_>) -> Option<(Arc<Node>, Attr)> {
+        if !self.goes_on() {
+            return None;
+        }
+        match look_up(server, &self.current, name) {
             Ok((node, attr)) => {
-                steps.push(WalkStep { handle: server.handles.insert(Arc::clone(&node)), attr });
-                current = node;
+                self.enter(&node);
+                Some((node, attr))
             }
             Err(error) => {
-                stop = WalkStop::Failed(error);
-                break;
+                self.failure = Some(error);
+                None
             }
         }
     }
-    if stop == WalkStop::Complete && current.kind == FileType::Symlink {
-        stop = match link_target(&current) {
-            Ok(target) => WalkStop::Symlink(target),
-            Err(error) => WalkStop::Failed(error),
+
+    /// Takes a step to a known file if the name stands for it. As long as it is held, no other file can have its
+    /// number.
+    fn stay(&mut self, name: Name<'_>, known: Arc<Node>) -> Option<Attr> {
+        if !self.goes_on() || known.tree != self.current.tree {
+            return None;
+        }
+        let attr = entry_attributes(self.current.as_fd(), name.as_bytes()).ok()?;
+        if !known.is(&attr) {
+            return None;
+        }
+        self.enter(&known);
+        Some(attr)
+    }
+
+    fn enter(&mut self, node: &Arc<Node>) {
+        self.current = Arc::clone(node);
+        self.moved = true;
+    }
+
+    /// Why the walk ended, and what became of the wish to open its end.
+    fn end(self, server: &Server) -> (WalkStop, OpenOutcome, Option<OwnedFd>) {
+        let stop = match self.failure {
+            Some(error) => WalkStop::Failed(error),
+            None if self.current.kind == FileType::Symlink => match link_target(&self.current) {
+                Ok(target) => WalkStop::Symlink(target),
+                Err(error) => WalkStop::Failed(error),
+            },
+            None => WalkStop::Complete,
         };
-    }
-    let mut descriptor = None;
-    let mut outcome = OpenOutcome::None;
-    if let Some((access, flags)) = open
-        && stop == WalkStop::Complete
-        && current.kind == FileType::Regular
-    {
-        match open_regular(server, &current, access, flags) {
-            Ok(opened) => {
-                descriptor = Some(opened);
-                outcome = OpenOutcome::Opened;
+        match self.open {
+            Some((access, flags)) if stop == WalkStop::Complete && self.current.kind == FileType::Regular => {
+                match open_regular(server, &self.current, access, flags) {
+                    Ok(opened) => (stop, OpenOutcome::Opened, Some(opened)),
+                    Err(error) => (stop, OpenOutcome::Failed(error), None),
+                }
             }
-            Err(error) => outcome = OpenOutcome::Failed(error),
+            _ => (stop, OpenOutcome::None, None),
         }
     }
-    Ok(Answer { reply: Reply::Walked { steps, stop, open: outcome }, descriptor })
 }
 
 fn to_attr(stat: &Statx) -> Attr {

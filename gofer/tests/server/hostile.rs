@@ -59,7 +59,7 @@ impl Raw {
         self.receive()
     }
 
-    fn call(&self, request: &Request<'_>) -> Reply {
+    pub fn call(&self, request: &Request<'_>) -> Reply {
         let mut message = Vec::new();
         request.encode(&mut message);
         self.raw_call(&message).expect("a reply")

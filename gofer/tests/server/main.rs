@@ -5,6 +5,7 @@
 
 mod concurrency;
 mod directories;
+mod follow;
 mod gofer_process;
 mod hostile;
 mod lockdown;
@@ -31,6 +32,7 @@ fn main() {
     let suites = [
         operations::TESTS,
         directories::TESTS,
+        follow::TESTS,
         trees::TESTS,
         concurrency::TESTS,
         hostile::TESTS,

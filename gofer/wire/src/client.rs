@@ -87,6 +87,28 @@ pub struct Walked {
     pub opened: Opened,
 }
 
+/// Where a walk over known files led.
+#[derive(Debug)]
+pub struct Followed {
+    /// The attributes of where it began.
+    pub from: Attr,
+    /// The components reached, in order.
+    pub steps: Vec<Reached>,
+    /// Why it ended there.
+    pub stop: WalkStop,
+    /// The last component's descriptor, if asked for.
+    pub opened: Opened,
+}
+
+/// A component of a walk over known files.
+#[derive(Debug)]
+pub enum Reached {
+    /// The name still stands for the file it was said to stand for.
+    Same(Attr),
+    /// Another file, or one of which nothing was said.
+    Other(Node),
+}
+
 /// What became of a walk's wish to open its last component.
 #[derive(Debug)]
 pub enum Opened {
@@ -94,6 +116,17 @@ pub enum Opened {
     None,
     Descriptor(OwnedFd),
     Failed(Errno),
+}
+
+impl Opened {
+    fn from_reply(outcome: OpenOutcome, descriptor: Option<OwnedFd>) -> Self {
+        match (outcome, descriptor) {
+            (OpenOutcome::None, _) => Self::None,
+            (OpenOutcome::Opened, Some(descriptor)) => Self::Descriptor(descriptor),
+            (OpenOutcome::Opened, None) => Self::Failed(MISMATCH),
+            (OpenOutcome::Failed(error), _) => Self::Failed(error),
+        }
+    }
 }
 
 impl Client {
@@ -136,13 +169,38 @@ impl Client {
             return Err(MISMATCH);
         };
         let steps = steps.iter().map(|step| self.hold(step.handle, step.attr)).collect();
-        let opened = match (open, descriptor) {
-            (OpenOutcome::None, _) => Opened::None,
-            (OpenOutcome::Opened, Some(descriptor)) => Opened::Descriptor(descriptor),
-            (OpenOutcome::Opened, None) => Opened::Failed(MISMATCH),
-            (OpenOutcome::Failed(error), _) => Opened::Failed(error),
+        Ok(Walked { steps, stop, opened: Opened::from_reply(open, descriptor) })
+    }
+
+    /// As [`walk`](Self::walk), over names of which some were known to stand for certain files: where that is still so,
+    /// no new handle is made. Also brings the attributes of where the walk begins.
+    pub fn follow(
+        &self,
+        from: &Handle,
+        names: &[(Name<'_>, Option<&Handle>)],
+        open: Option<(Access, OpenFlags)>,
+    ) -> Result<Followed, Errno> {
+        if names.len() > MAX_WALK {
+            return Err(errno::EINVAL);
+        }
+        let known = |handle: &Option<&Handle>| handle.map(|handle| self.id(handle)).transpose();
+        let names = names.iter().map(|(name, handle)| Ok((*name, known(handle)?)));
+        let names = names.collect::<Result<Vec<_>, Errno>>()?;
+        let said = names.clone();
+        let request = Request::Follow { from: self.id(from)?, names, open };
+        let (Reply::Followed { from, steps, stop, open }, descriptor) = self.call(&request)? else {
+            return Err(MISMATCH);
         };
-        Ok(Walked { steps, stop, opened })
+        if steps.len() > said.len() {
+            return Err(MISMATCH);
+        }
+        let reached = steps.iter().zip(said).map(|(step, (_, known))| match step.handle {
+            Some(handle) => Ok(Reached::Other(self.hold(handle, step.attr))),
+            None if known.is_some() => Ok(Reached::Same(step.attr)),
+            None => Err(MISMATCH),
+        });
+        let steps = reached.collect::<Result<_, _>>()?;
+        Ok(Followed { from, steps, stop, opened: Opened::from_reply(open, descriptor) })
     }
 
     /// Opens a regular file. `EISDIR` for a directory (see [`read_dir`](Self::read_dir)), `ELOOP` for a symbolic

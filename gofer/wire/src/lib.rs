@@ -19,10 +19,10 @@ mod request;
 
 pub use attr::{Attr, DeviceNumber, FileSystemStat, FileType, SetAttr, SetTime, Timestamp};
 pub use channel::{BrokenChannel, Incoming, receive_request, send, socket_pair};
-pub use client::{Attached, Client, Created, Handle, Node, Opened, Walked};
+pub use client::{Attached, Client, Created, Followed, Handle, Node, Opened, Reached, Walked};
 pub use codec::DecodeError;
 pub use name::{Name, XattrName};
-pub use reply::{DirEntry, OpenOutcome, Reply, TreeFlags, WalkStep, WalkStop};
+pub use reply::{DirEntry, FollowStep, OpenOutcome, Reply, TreeFlags, WalkStep, WalkStop};
 pub use request::{
     Access, CreateMode, HandleId, OpenFlags, ReadDirFlags, RenameFlags, Request, SocketType, SpecialFile,
     XattrFlags, append_clunks, processor_of,

@@ -30,6 +30,14 @@ pub struct WalkStep {
     pub attr: Attr,
 }
 
+/// One component that a walk over known files reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FollowStep {
+    /// A file now held; `None` where the name still stands for the file it was said to stand for.
+    pub handle: Option<HandleId>,
+    pub attr: Attr,
+}
+
 /// Why a walk ended after its last step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalkStop {
@@ -91,6 +99,13 @@ pub enum Reply {
         stop: WalkStop,
         open: OpenOutcome,
     },
+    /// As `Walked`, with the attributes of where the walk began.
+    Followed {
+        from: Attr,
+        steps: Vec<FollowStep>,
+        stop: WalkStop,
+        open: OpenOutcome,
+    },
     Attr(Attr),
     FileSystem(FileSystemStat),
     /// A link's target, an attribute's value, or names each ended by NUL.
@@ -130,6 +145,17 @@ impl Reply {
                 out.u8(u8::try_from(steps.len()).unwrap_or(u8::MAX));
                 steps.iter().for_each(|step| {
                     step.handle.encode(out);
+                    step.attr.encode(out);
+                });
+                stop.encode(out);
+                open.encode(out);
+            }
+            Self::Followed { from, steps, stop, open } => {
+                out.u8(8);
+                from.encode(out);
+                out.u8(u8::try_from(steps.len()).unwrap_or(u8::MAX));
+                steps.iter().for_each(|step| {
+                    out.option(step.handle, |out, handle| handle.encode(out));
                     step.attr.encode(out);
                 });
                 stop.encode(out);
@@ -195,9 +221,25 @@ impl Reply {
                 attr: Attr::decode(input)?,
                 flags: TreeFlags::from_bits(input.u8()?).ok_or(DecodeError::BadValue)?,
             },
+            8 => Self::Followed {
+                from: Attr::decode(input)?,
+                steps: decode_follow_steps(input)?,
+                stop: WalkStop::decode(input)?,
+                open: OpenOutcome::decode(input)?,
+            },
             _ => return Err(DecodeError::UnknownTag),
         })
     }
+}
+
+fn decode_follow_steps(input: &mut Decoder<'_>) -> Result<Vec<FollowStep>, DecodeError> {
+    let count = usize::from(input.u8()?);
+    if count > MAX_WALK {
+        return Err(DecodeError::TooMany);
+    }
+    (0..count)
+        .map(|_| Ok(FollowStep { handle: input.option(HandleId::decode)?, attr: Attr::decode(input)? }))
+        .collect()
 }
 
 fn decode_steps(input: &mut Decoder<'_>) -> Result<Vec<WalkStep>, DecodeError> {

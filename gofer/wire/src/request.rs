@@ -95,6 +95,13 @@ pub enum Request<'a> {
         names: Vec<Name<'a>>,
         open: Option<(Access, OpenFlags)>,
     },
+    /// A walk over names of which some were known to be certain files, to see whether they still are.
+    Follow {
+        from: HandleId,
+        /// Each name with the file it stood for.
+        names: Vec<(Name<'a>, Option<HandleId>)>,
+        open: Option<(Access, OpenFlags)>,
+    },
     Open {
         file: HandleId,
         access: Access,
@@ -209,10 +216,16 @@ impl<'a> Request<'a> {
                 from.encode(out);
                 out.u8(u8::try_from(names.len()).unwrap_or(u8::MAX));
                 names.iter().for_each(|name| name.encode(out));
-                out.option(*open, |out, (access, flags)| {
-                    access.encode(out);
-                    out.u32(flags.bits());
-                });
+                encode_open(*open, out);
+            }
+            Self::Follow { from, names, open } => {
+                from.encode(out);
+                out.u8(u8::try_from(names.len()).unwrap_or(u8::MAX));
+                for (name, known) in names {
+                    name.encode(out);
+                    out.option(*known, |out, known| known.encode(out));
+                }
+                encode_open(*open, out);
             }
             Self::Open { file, access, flags } => {
                 file.encode(out);
@@ -387,6 +400,11 @@ impl<'a> Request<'a> {
             }
             23 => Self::NewChannel,
             24 => Self::Clunk,
+            25 => Self::Follow {
+                from: HandleId::decode(input)?,
+                names: decode_known_names(input)?,
+                open: input.option(open)?,
+            },
             _ => return Err(DecodeError::UnknownTag),
         })
     }
@@ -417,6 +435,7 @@ impl<'a> Request<'a> {
             Self::Bind { .. } => 22,
             Self::NewChannel => 23,
             Self::Clunk => 24,
+            Self::Follow { .. } => 25,
         }
     }
 }
@@ -562,6 +581,21 @@ fn decode_names<'a>(input: &mut Decoder<'a>) -> Result<Vec<Name<'a>>, DecodeErro
         return Err(DecodeError::TooMany);
     }
     (0..count).map(|_| Name::decode(input)).collect()
+}
+
+fn decode_known_names<'a>(input: &mut Decoder<'a>) -> Result<Vec<(Name<'a>, Option<HandleId>)>, DecodeError> {
+    let count = usize::from(input.u8()?);
+    if count > MAX_WALK {
+        return Err(DecodeError::TooMany);
+    }
+    (0..count).map(|_| Ok((Name::decode(input)?, input.option(HandleId::decode)?))).collect()
+}
+
+fn encode_open(open: Option<(Access, OpenFlags)>, out: &mut Encoder<'_>) {
+    out.option(open, |out, (access, flags)| {
+        access.encode(out);
+        out.u32(flags.bits());
+    });
 }
 
 fn open(input: &mut Decoder<'_>) -> Result<(Access, OpenFlags), DecodeError> {

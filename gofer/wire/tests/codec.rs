@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use wire::{
-    Access, Attr, CreateMode, DeviceNumber, DirEntry, FileSystemStat, FileType, HandleId, MAX_CLUNKS,
-    MAX_MESSAGE, Name, OpenFlags, OpenOutcome, ReadDirFlags, RenameFlags, Reply, Request, SetAttr, SetTime,
-    SocketType, SpecialFile, Timestamp, TreeFlags, WalkStep, WalkStop, XattrFlags, XattrName, append_clunks,
+    Access, Attr, CreateMode, DeviceNumber, DirEntry, FileSystemStat, FileType, FollowStep, HandleId,
+    MAX_CLUNKS, MAX_MESSAGE, Name, OpenFlags, OpenOutcome, ReadDirFlags, RenameFlags, Reply, Request,
+    SetAttr, SetTime, SocketType, SpecialFile, Timestamp, TreeFlags, WalkStep, WalkStop, XattrFlags,
+    XattrName, append_clunks,
 };
 
 fn name_bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -154,6 +155,11 @@ fn requests(pieces: &Pieces) -> Vec<Request<'_>> {
         Request::Bind { dir, name, kind, mode },
         Request::NewChannel,
         Request::Clunk,
+        Request::Follow {
+            from: file,
+            names: names.into_iter().zip([None, Some(dir)].into_iter().cycle()).collect(),
+            open: Some((access, flags)),
+        },
     ]
 }
 
@@ -176,6 +182,8 @@ fn entry() -> impl Strategy<Value = DirEntry> {
 
 fn reply() -> impl Strategy<Value = Reply> {
     let step = || (handle(), attr()).prop_map(|(handle, attr)| WalkStep { handle, attr });
+    let follow_step =
+        || (prop::option::of(handle()), attr()).prop_map(|(handle, attr)| FollowStep { handle, attr });
     let outcome = prop_oneof![
         Just(OpenOutcome::None),
         Just(OpenOutcome::Opened),
@@ -190,6 +198,8 @@ fn reply() -> impl Strategy<Value = Reply> {
         }),
         (prop::collection::vec(step(), 0..=16), stop(), outcome)
             .prop_map(|(steps, stop, open)| Reply::Walked { steps, stop, open }),
+        (attr(), prop::collection::vec(follow_step(), 0..=16), stop())
+            .prop_map(|(from, steps, stop)| Reply::Followed { from, steps, stop, open: OpenOutcome::Opened }),
         attr().prop_map(Reply::Attr),
         any::<[u64; 9]>().prop_map(|[kind, block_size, blocks, blocks_free, a, files, files_free, n, f]| {
             Reply::FileSystem(FileSystemStat {
