@@ -87,10 +87,12 @@ impl Executor {
             match next {
                 None => return,
                 Some(Some(runnable)) => {
+                    crate::vfs::begin_moment();
                     runnable.run();
                 }
                 Some(None) => {
                     let Some(runnable) = self.take_injected() else { return };
+                    crate::vfs::begin_moment();
                     runnable.run();
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::errno::{EACCES, EINVAL, ELOOP, SysResult};
 
 use super::Task;
-use crate::vfs::{Access, FileDescription, FileKind, OpenRequest, WalkFlags, check_access};
+use crate::vfs::{Access, FileDescription, FileKind, OpenRequest, WalkFlags, Walker, check_access};
 
 impl Task {
     /// Opens a file for execution (`man 2 execveat`). Nobody can write to it while the description lives.
@@ -27,7 +27,9 @@ impl Task {
         let mut walk = WalkFlags::empty();
         walk.set(WalkFlags::FOLLOW, flags & no_follow == 0);
         walk.set(WalkFlags::EMPTY_PATH, flags & empty_path != 0);
-        let location = self.walk(directory, path, walk)?;
+        // The kernel reads it, whether or not the task may.
+        let request = OpenRequest { read: true, write: false, flags: 0 };
+        let location = Walker::new(self, directory, path, walk)?.for_opening(request).finish()?;
         let attributes = location.inode().attributes()?;
         match attributes.kind {
             FileKind::Symlink => return Err(ELOOP),
@@ -36,8 +38,6 @@ impl Task {
         }
         check_access(&self.credentials(), &attributes, Access::EXECUTE)?;
         let inode = Arc::clone(location.inode());
-        // The kernel reads it, whether or not the task may.
-        let request = OpenRequest { read: true, write: false, flags: 0 };
         let ops = Arc::clone(&inode).open(request, self)?;
         let file = FileDescription::new(ops, inode, Some(location), 0);
         file.deny_writing()?;

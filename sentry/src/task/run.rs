@@ -230,6 +230,7 @@ impl Task {
 
     /// Step 3.
     fn system_call<'a>(self: &'a Arc<Self>, request: &SyscallRequest) -> Reply<'a> {
+        crate::vfs::begin_moment();
         match &self.kernel.strace {
             None => self.kernel.system_calls.call(self, request),
             Some(strace) => self.traced_call(strace, request),

@@ -16,7 +16,7 @@ use abi::errno::{EAGAIN, ENOENT, ENOTDIR, SysResult};
 use parking_lot::Mutex;
 
 use super::dentry_cache::{DentryCache, NO_SLOT};
-use super::{CachePolicy, FileKind, Inode, Mount};
+use super::{Ahead, CachePolicy, FileKind, Inode, Mount};
 
 /// A name in a directory, bound to an inode.
 pub struct Dentry {
@@ -152,6 +152,20 @@ impl Dentry {
         cache: &DentryCache,
         may_ask: MayAsk,
     ) -> SysResult<Arc<Self>> {
+        self.lookup_ahead(name, &Ahead::default(), cache, may_ask)
+    }
+
+    /// As [`lookup`](Self::lookup), by a walk that goes on.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lookup_ahead(
+        self: &Arc<Self>,
+        name: &[u8],
+        ahead: &Ahead<'_>,
+        cache: &DentryCache,
+        may_ask: MayAsk,
+    ) -> SysResult<Arc<Self>> {
         if self.inode.kind() != FileKind::Directory {
             return Err(ENOTDIR);
         }
@@ -175,7 +189,7 @@ impl Dentry {
             if may_ask == MayAsk::No {
                 return Err(EAGAIN);
             }
-            let answer = match self.inode.lookup(name) {
+            let answer = match self.inode.lookup_ahead(name, ahead) {
                 Ok(inode) => self.remember(name, inode, Some(generation)).map(Ok),
                 Err(ENOENT) => self.remember_missing(name, keep, generation, cache).then_some(Err(ENOENT)),
                 Err(error) => return Err(error),

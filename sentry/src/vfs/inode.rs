@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use abi::errno::{EINVAL, ENOTDIR, EOPNOTSUPP, EPERM, SysResult};
 
+use super::Ahead;
 use super::file::FileOps;
 use crate::task::Task;
 
@@ -337,6 +338,15 @@ pub trait Inode: Send + Sync + Any {
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
         let _ = name;
         Err(ENOTDIR)
+    }
+
+    /// As [`lookup`](Self::lookup), by a walk that will go on; for file systems that can ask for several names at once.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    fn lookup_ahead(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<dyn Inode>> {
+        let _ = ahead;
+        self.lookup(name)
     }
 
     /// Whether the VFS may remember lookups in this directory.

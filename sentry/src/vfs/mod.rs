@@ -3,12 +3,14 @@
 //! * [`Inode`], [`FileSystem`]: what a file system offers (`inode.rs`).
 //! * [`FileOps`], [`FileDescription`]: an open file (`file.rs`).
 //! * [`Dentry`], [`Mount`], [`Location`]: the tree of names (`dentry.rs`, `mount.rs`).
-//! * [`Walker`], [`OpenHow`]: from a path to a place and to an open file (`walk.rs`, `open.rs`).
+//! * [`Walker`], [`OpenHow`]: from a path to a place and to an open file (`walk.rs`, `open.rs`), telling file systems what
+//!   comes next ([`Ahead`]) and how long answers hold ([`Moment`]).
 //! * [`FdTable`], [`FsContext`]: what a task holds of it (`descriptors.rs`, `context.rs`).
 //! * [`Vfs`]: what the kernel has of it: recent names, drivers, types of file systems (`state.rs`).
 //!
 //! README.md beside this file has the model and its invariants.
 
+mod ahead;
 mod anonymous;
 mod attachments;
 mod context;
@@ -20,6 +22,7 @@ mod file;
 mod inode;
 mod locks;
 mod metadata;
+mod moment;
 mod mount;
 mod names;
 mod open;
@@ -31,6 +34,7 @@ mod tests;
 mod transfer;
 mod walk;
 
+pub use ahead::Ahead;
 pub use anonymous::{AnonymousInode, AnonymousKind};
 pub use attachments::{Attachments, Slot};
 pub use context::FsContext;
@@ -48,6 +52,7 @@ pub use inode::{
 };
 pub use locks::{InodeLocks, LockKind, LockWait, RangeLock, RangeOwner};
 pub use metadata::Subject;
+pub use moment::{Moment, begin_moment};
 pub use mount::{MOUNTS_MAX, Mount, MountFlags, MountInfo, MountNamespace, Recursive, Unmount};
 pub use open::{OpenHow, Opening};
 pub use permission::{Access, Victim, check_access, check_delete, has, is_owner};

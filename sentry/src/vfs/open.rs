@@ -164,6 +164,9 @@ impl Task {
     /// As `man 2 open`.
     pub fn begin_opening(&self, directory: i32, path: &[u8], how: OpenHow) -> SysResult<Opening> {
         let mut walker = Walker::new(self, directory, path, how.walk_flags())?;
+        if !how.flags.intersects(OpenFlags::O_PATH | OpenFlags::O_DIRECTORY) {
+            walker = walker.for_opening(how.request());
+        }
         if how.flags.is_tmpfile() {
             return self.open_unnamed(&walker.finish()?, how).map(Opening::Ready);
         }

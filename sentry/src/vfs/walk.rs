@@ -15,7 +15,10 @@ use smallvec::SmallVec;
 
 use super::dentry::MayAsk;
 use super::permission::{check_search, is_shared_sticky};
-use super::{Dentry, FileKind, LinkTarget, Location, MountFlags, MountNamespace, NAME_MAX, SYMLINK_MAX};
+use super::{
+    Ahead, Dentry, FileKind, LinkTarget, Location, MountFlags, MountNamespace, NAME_MAX, OpenRequest,
+    SYMLINK_MAX,
+};
 use crate::task::{Credentials, Task};
 
 bitflags::bitflags! {
@@ -91,6 +94,8 @@ pub struct Walker<'a> {
     flags: WalkFlags,
     pieces: SmallVec<[Piece<'a>; 2]>,
     links: u32,
+    /// The path's end is about to be opened so.
+    opening: Option<OpenRequest>,
 }
 
 impl<'a> Walker<'a> {
@@ -124,7 +129,15 @@ impl<'a> Walker<'a> {
             flags,
             pieces: SmallVec::from_iter([Piece { text: Cow::Borrowed(path), at: 0 }]),
             links: 0,
+            opening: None,
         })
+    }
+
+    /// Says that the path's end is about to be opened, so that a file system may do both at once.
+    #[must_use]
+    pub fn for_opening(mut self, request: OpenRequest) -> Self {
+        self.opening = Some(request);
+        self
     }
 
     /// Judges by these credentials instead of the task's own (`access(2)`).
@@ -262,7 +275,15 @@ impl<'a> Walker<'a> {
 
     fn child_dentry(&self, name: &[u8]) -> SysResult<Arc<Dentry>> {
         let may_ask = if self.flags.contains(WalkFlags::CACHED) { MayAsk::No } else { MayAsk::Yes };
-        self.at.dentry.lookup(name, &self.task.kernel.vfs.dentries, may_ask)
+        self.at.dentry.lookup_ahead(name, &self.ahead(), &self.task.kernel.vfs.dentries, may_ask)
+    }
+
+    /// What the path asks for after the name that is being looked up.
+    fn ahead(&self) -> Ahead<'_> {
+        let Some(piece) = self.pieces.last() else { return Ahead::new(b"", self.opening) };
+        // After a symbolic link's target the rest of the path follows.
+        let opening = self.opening.filter(|_| self.pieces.len() == 1);
+        Ahead::new(piece.text.get(piece.at..).unwrap_or_default(), opening)
     }
 
     fn check_device(&self, next: &Location) -> SysResult<()> {

@@ -17,8 +17,8 @@ use super::{PRIMED_MAX, Tree};
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
-    Attachments, Attributes, CachePolicy, FileKind, FileOps, FileSystem, Inode, LinkTarget, ListedName,
-    NamesFor, NewNode, OpenRequest, SetAttributes, XattrSet,
+    Ahead, Attachments, Attributes, CachePolicy, FileKind, FileOps, FileSystem, Inode, LinkTarget,
+    ListedName, Moment, NamesFor, NewNode, OpenRequest, SetAttributes, XattrSet,
 };
 
 /// What a shared descriptor of an inode is good for.
@@ -44,9 +44,12 @@ pub struct GoferInode {
     state: Mutex<State>,
     /// Of a symbolic link in an exclusive tree.
     target: OnceLock<Vec<u8>>,
-    /// Of a directory in an exclusive tree: attributes that a listing brought and nobody asked for yet.
+    /// Of a symbolic link in a shared tree: the target, and when it was learnt.
+    target_then: Mutex<Option<(Moment, Vec<u8>)>>,
+    /// Of a directory in an exclusive tree: attributes of files that are no objects now.
     primed: Mutex<HashMap<Box<[u8]>, Attr>>,
-    /// Of a directory in an exclusive tree: living inodes by name, so that renaming finds what it touches.
+    /// Of a directory: living inodes by name. In an exclusive tree that is the truth, and renaming finds what it
+    /// touches; in a shared one it is what was so when last asked.
     children: Mutex<Children>,
     attachments: Attachments,
 }
@@ -79,8 +82,10 @@ struct State {
     attributes: Attributes,
     /// The attributes have changed on the host since.
     stale: bool,
+    /// When they were learnt.
+    learnt: Moment,
     descriptors: [Weak<HostFile>; 3],
-    /// From creation, for the open that follows.
+    /// From creation or lookup, for the open that follows.
     created: Option<Arc<HostFile>>,
     /// The lookup opened the inode, and nobody has used that yet.
     guessed: bool,
@@ -91,6 +96,7 @@ impl GoferInode {
         let state = State {
             attributes,
             stale: false,
+            learnt: Moment::default(),
             descriptors: Default::default(),
             created: None,
             guessed: false,
@@ -104,6 +110,7 @@ impl GoferInode {
             origin: Mutex::new(Origin::Nowhere),
             state: Mutex::new(state),
             target: OnceLock::new(),
+            target_then: Mutex::default(),
             primed: Mutex::default(),
             children: Mutex::default(),
             attachments: Attachments::default(),
@@ -117,6 +124,14 @@ impl GoferInode {
 
     pub(super) fn number(&self) -> u64 {
         self.state.lock().attributes.inode
+    }
+
+    pub(super) const fn key(&self) -> HostKey {
+        self.key
+    }
+
+    pub(super) fn has_handle(&self) -> bool {
+        self.handle.get().is_some()
     }
 
     pub(super) const fn device(&self) -> wire::DeviceNumber {
@@ -161,12 +176,20 @@ impl GoferInode {
         let mut state = self.state.lock();
         state.attributes = attributes::attributes(attr, state.attributes.inode);
         state.stale = false;
+        state.learnt = Moment::now();
     }
 
     pub(super) fn note_target(&self, target: Vec<u8>) {
         if self.tree.is_exclusive() {
             let _ = self.target.set(target);
+        } else {
+            *self.target_then.lock() = Some((Moment::now(), target));
         }
+    }
+
+    fn known_target(&self) -> Option<Vec<u8>> {
+        let then = self.target_then.lock().take().filter(|(moment, _)| moment.lasts());
+        then.map(|(_, target)| target).or_else(|| self.target.get().cloned())
     }
 
     /// The host has changed the attributes as a consequence of what we did.
@@ -175,11 +198,17 @@ impl GoferInode {
     }
 
     pub(super) fn note_created(&self, file: Arc<HostFile>) {
+        self.hold_for_open(Use::Write, file);
+    }
+
+    fn hold_for_open(&self, purpose: Use, file: Arc<HostFile>) {
         let mut state = self.state.lock();
-        if let Some(slot) = state.descriptors.get_mut(Use::Write as usize) {
+        if let Some(slot) = state.descriptors.get_mut(purpose as usize) {
             *slot = Arc::downgrade(&file);
         }
-        state.created = Some(file);
+        let old = state.created.replace(file);
+        drop(state);
+        drop(old);
     }
 
     /// One name is gone. With the last one, descriptors kept for later are let go.
@@ -208,17 +237,34 @@ impl GoferInode {
         }
     }
 
+    /// The directory and name of an inode that has no handle yet.
+    pub(super) fn origin(&self) -> Option<(Arc<Self>, Box<[u8]>)> {
+        if self.has_handle() {
+            return None;
+        }
+        match &*self.origin.lock() {
+            Origin::At(directory, name) => Some((Arc::clone(directory), name.clone())),
+            Origin::Nowhere => None,
+        }
+    }
+
     /// The living inode that a name in this directory is known to stand for.
     pub(super) fn living_child(&self, name: &[u8]) -> Option<Arc<Self>> {
+        if self.tree.is_exclusive() { self.believed_child(name) } else { None }
+    }
+
+    /// The living inode that a name in this directory stood for when last asked.
+    pub(super) fn believed_child(&self, name: &[u8]) -> Option<Arc<Self>> {
         self.children.lock().names.get(name).and_then(Weak::upgrade)
     }
 
-    /// Remembers what a name in this directory stands for; `None` if nothing is known any more.
-    pub(super) fn set_child(&self, name: &[u8], child: Option<&Arc<Self>>) {
-        if !self.tree.is_exclusive() {
+    /// Remembers what a name in this directory stands for; `None` if nothing is known any more. If names changed since
+    /// `asked`, the answer may be older than the change, and is not remembered.
+    pub(super) fn set_child(&self, name: &[u8], child: Option<&Arc<Self>>, asked: Option<u64>) {
+        let mut children = self.children.lock();
+        if asked.is_some_and(|asked| asked != self.tree.changes.load(Ordering::Acquire)) {
             return;
         }
-        let mut children = self.children.lock();
         match child {
             Some(child) => children.insert(name, Arc::downgrade(child)),
             None => drop(children.names.remove(name)),
@@ -267,11 +313,7 @@ impl GoferInode {
         if let Some(file) = self.live_descriptor(purpose) {
             return Ok(file);
         }
-        let (access, flags) = match purpose {
-            Use::Read => (Access::Read, OpenFlags::empty()),
-            Use::Write => (Access::ReadWrite, OpenFlags::empty()),
-            Use::Append => (Access::ReadWrite, OpenFlags::APPEND),
-        };
+        let (access, flags) = purpose.access();
         let descriptor = if self.handle.get().is_some() {
             self.tree.client.open(self.handle()?, access, flags)?
         } else {
@@ -300,9 +342,25 @@ impl GoferInode {
     }
 
     /// The lookup that found the inode opened it, too.
-    pub(super) fn note_guessed(&self, descriptor: OwnedFd) {
-        self.note_descriptor(Use::Read, descriptor);
-        self.state.lock().guessed = true;
+    pub(super) fn note_opened(&self, purpose: Use, file: Arc<HostFile>) {
+        self.tree.keep(&file);
+        if self.tree.is_exclusive() && purpose == Use::Read {
+            let mut state = self.state.lock();
+            if let Some(slot) = state.descriptors.first_mut() {
+                *slot = Arc::downgrade(&file);
+            }
+            state.guessed = true;
+        } else {
+            self.hold_for_open(purpose, file);
+        }
+    }
+
+    /// Whether opening the file for this use needs nobody.
+    pub(super) fn is_open(&self, purpose: Use) -> bool {
+        let state = self.state.lock();
+        let at =
+            |which: Use| state.descriptors.get(which as usize).is_some_and(|file| file.strong_count() > 0);
+        at(purpose) || purpose == Use::Read && at(Use::Write)
     }
 
     fn live_descriptor(&self, purpose: Use) -> Option<Arc<HostFile>> {
@@ -374,7 +432,8 @@ impl Inode for GoferInode {
         let (file, is_written) = {
             let state = self.state.lock();
             let writer = state.descriptors.get(1..).unwrap_or_default().iter().find_map(Weak::upgrade);
-            if self.tree.is_exclusive() && !state.stale && writer.is_none() {
+            let is_known = state.learnt.lasts() || self.tree.is_exclusive() && writer.is_none();
+            if is_known && !state.stale {
                 return Ok(state.attributes);
             }
             let is_written = writer.is_some();
@@ -386,6 +445,7 @@ impl Inode for GoferInode {
             attributes::refresh(&mut state.attributes, &status);
             // A writer may change them again without our knowing, through a mapping.
             state.stale = is_written;
+            state.learnt = Moment::now();
             return Ok(state.attributes);
         }
         let attr = self.tree.client.get_attr(self.handle()?)?;
@@ -426,7 +486,11 @@ impl Inode for GoferInode {
     }
 
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
-        self.find(name).map(|inode| inode as _)
+        self.find(name, &Ahead::default()).map(|inode| inode as _)
+    }
+
+    fn lookup_ahead(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<dyn Inode>> {
+        self.find(name, ahead).map(|inode| inode as _)
     }
 
     fn cache_policy(&self) -> CachePolicy {
@@ -463,8 +527,8 @@ impl Inode for GoferInode {
         if self.kind != FileKind::Symlink {
             return Err(EINVAL);
         }
-        if let Some(target) = self.target.get() {
-            return Ok(LinkTarget::Path(target.clone()));
+        if let Some(target) = self.known_target() {
+            return Ok(LinkTarget::Path(target));
         }
         let target = self.tree.client.read_link(self.handle()?)?;
         self.note_target(target.clone());

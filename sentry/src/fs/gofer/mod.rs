@@ -8,10 +8,13 @@
 //!
 //! An *exclusive* tree is changed by nobody else: attributes, link targets, listings and the
 //! descriptors of files opened lately stay cached, and most calls ask the gofer nothing. In a shared tree everything is asked
-//! again, except that a file with a live descriptor is asked directly (`fstat`).
+//! again in each system call, in one request for a whole path and the open at its end (`ask.rs`); a file with a live
+//! descriptor is asked directly (`fstat`).
 //!
-//! Locks: `Tree::inodes`, `Tree::recent` and each inode's own are leaves; none is held across a call of the gofer.
+//! Locks: all of a `Tree`'s and of an inode's are leaves; none is held across a call of the gofer, nor while an inode
+//! may be dropped.
 
+mod ask;
 mod attributes;
 mod directory;
 mod file;
@@ -20,6 +23,7 @@ mod inode;
 mod names;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::errno::SysResult;
@@ -28,6 +32,7 @@ use wire::{Attr, Client, TreeFlags};
 
 use crate::memory::HostFile;
 use crate::vfs::{DeviceNumber, FileSystem, FileSystemStatus, Inode, allocate_device};
+use ask::Foreseen;
 use attributes::HostKey;
 use guess::Guess;
 pub use inode::GoferInode;
@@ -35,8 +40,10 @@ pub use inode::GoferInode;
 /// Descriptors of an exclusive tree that stay open after their last close, so that opening the file again asks
 /// nobody.
 const RECENT_MAX: usize = 256;
-/// Attributes that listings brought and nobody has asked for yet, for each tree.
-const PRIMED_MAX: usize = 4096;
+/// Attributes of files that are no objects now, for each tree: listings brought them, or the object was given up.
+const PRIMED_MAX: usize = 32 * 1024;
+/// Directories of a shared tree that stay held after their last use, for each tree.
+const DIRECTORIES_MAX: usize = 64;
 /// Where the number of a foreign host device begins in an inode number.
 const DEVICE_SHIFT: u32 = 48;
 
@@ -60,7 +67,13 @@ struct Tree {
     /// Whether lookups should open what they find.
     guess: Guess,
     /// Entries in all `primed` maps together.
-    primed: std::sync::atomic::AtomicUsize,
+    primed: AtomicUsize,
+    /// Counts this kernel's changes of names.
+    changes: AtomicU64,
+    /// What the last request told of names that were not asked for yet.
+    foreseen: Mutex<Vec<Foreseen>>,
+    /// Of a shared tree: directories met lately, the oldest first.
+    directories: Mutex<VecDeque<Arc<GoferInode>>>,
     file_system: OnceLock<Weak<GoferFs>>,
 }
 
@@ -79,7 +92,10 @@ impl GoferFs {
             devices: Mutex::default(),
             recent: Mutex::default(),
             guess: Guess::new(attached.flags.contains(TreeFlags::EXCLUSIVE)),
-            primed: std::sync::atomic::AtomicUsize::new(0),
+            primed: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
+            foreseen: Mutex::default(),
+            directories: Mutex::default(),
             file_system: OnceLock::new(),
         });
         let root = tree.held(attached.root, None);
@@ -91,6 +107,15 @@ impl GoferFs {
     /// Whether nobody but this sandbox changes the tree.
     pub fn is_exclusive(&self) -> bool {
         self.tree.is_exclusive()
+    }
+}
+
+impl Drop for GoferFs {
+    fn drop(&mut self) {
+        // What they hold holds the tree.
+        let kept = std::mem::take(&mut *self.tree.directories.lock());
+        let foreseen = std::mem::take(&mut *self.tree.foreseen.lock());
+        drop((kept, foreseen));
     }
 }
 

@@ -1,45 +1,16 @@
-//! What the gofer does to names: finding, making, linking, removing, renaming.
+//! What the gofer does to names: making, linking, removing, renaming.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use abi::errno::{EIO, SysResult};
-use wire::{Access, CreateMode, DeviceNumber, Name, OpenFlags, Opened, RenameFlags, SpecialFile, WalkStop};
+use abi::errno::SysResult;
+use wire::{Access, CreateMode, DeviceNumber, Name, OpenFlags, RenameFlags, SpecialFile};
 
 use super::inode::GoferInode;
 use crate::memory::HostFile;
 use crate::vfs::{FileKind, Inode, NewKind, NewNode};
 
 impl GoferInode {
-    /// The inode a name in this directory stands for.
-    pub(super) fn find(&self, name: &[u8]) -> SysResult<Arc<Self>> {
-        if let Some(inode) = self.living_child(name) {
-            return Ok(inode);
-        }
-        if let Some(attr) = self.take_primed(name) {
-            let inode = self.tree.inode(&attr);
-            inode.set_origin(&self.me(), name);
-            self.set_child(name, Some(&inode));
-            return Ok(inode);
-        }
-        let open = self.tree.guess.will_open().then_some((Access::Read, OpenFlags::empty()));
-        let mut walked = self.tree.client.walk(self.handle()?, &[Name::new(name)?], open)?;
-        let target = match walked.stop {
-            WalkStop::Failed(error) => return Err(error),
-            WalkStop::Symlink(target) => Some(target),
-            WalkStop::Complete => None,
-        };
-        let node = walked.steps.pop().ok_or(EIO)?;
-        let inode = self.tree.held(node, target);
-        if let Opened::Descriptor(descriptor) = walked.opened {
-            inode.note_guessed(descriptor);
-        }
-        if inode.kind() == FileKind::Regular {
-            self.tree.guess.looked_up();
-        }
-        self.set_child(name, Some(&inode));
-        Ok(inode)
-    }
-
     pub(super) fn make(&self, name: &[u8], node: &NewNode<'_>) -> SysResult<Arc<Self>> {
         let client = &self.tree.client;
         let (directory, entry) = (self.handle()?, Name::new(name)?);
@@ -133,8 +104,9 @@ impl GoferInode {
 
     /// A name in this directory was made, removed or bound anew.
     fn name_changed(&self, name: &[u8], child: Option<&Arc<Self>>) {
+        self.tree.changes.fetch_add(1, Ordering::AcqRel);
         self.unprime(name);
-        self.set_child(name, child);
+        self.set_child(name, child, None);
         self.note_changed();
     }
 

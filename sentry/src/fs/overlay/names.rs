@@ -9,7 +9,7 @@ use super::node::Node;
 use crate::fs::tmpfs::budget::Budget;
 use crate::fs::tmpfs::metadata::Metadata;
 use crate::fs::tmpfs::names::Names;
-use crate::vfs::{Inode, ListedName, NamesFor, NewNode};
+use crate::vfs::{Ahead, Inode, ListedName, NamesFor, NewNode};
 
 /// Names one inode may have.
 const LINK_MAX: u32 = 1 << 20;
@@ -144,13 +144,21 @@ impl Node {
     /// # Errors
     /// `ENOENT`. The lower file system's.
     pub(super) fn child(&self, name: &[u8]) -> SysResult<Arc<Self>> {
+        self.child_ahead(name, &Ahead::default())
+    }
+
+    /// As [`child`](Self::child), by a walk that goes on.
+    ///
+    /// # Errors
+    /// `ENOENT`. The lower file system's.
+    pub(super) fn child_ahead(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<Self>> {
         match self.known(name)? {
             Known::Node(node) => return Ok(node),
             Known::Absent => return Err(ENOENT),
             Known::AskBelow => {}
         }
         let lower = self.lower().ok_or(ENOENT)?;
-        let found = lower.lookup(name).inspect_err(|error| {
+        let found = lower.lookup_ahead(name, ahead).inspect_err(|error| {
             if *error == ENOENT {
                 self.missed();
             }

@@ -17,8 +17,8 @@ use crate::fs::tmpfs::xattrs::Xattrs;
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
-    Attachments, Attributes, DeviceNumber, FileDescription, FileKind, FileOps, FileSystem, Inode, LinkTarget,
-    ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, XattrSet,
+    Ahead, Attachments, Attributes, DeviceNumber, FileDescription, FileKind, FileOps, FileSystem, Inode,
+    LinkTarget, ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, XattrSet,
 };
 
 /// As tmpfs shows it: what each name adds to a directory's size.
@@ -359,6 +359,10 @@ impl Inode for Node {
 
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
         self.child(name).map(|node| node as _)
+    }
+
+    fn lookup_ahead(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<dyn Inode>> {
+        self.child_ahead(name, ahead).map(|node| node as _)
     }
 
     fn create(&self, name: &[u8], node: &NewNode<'_>) -> SysResult<Arc<dyn Inode>> {
