@@ -288,6 +288,17 @@ impl Dentry {
         }
     }
 
+    /// Whether somebody holds what a name stands for, or stood for.
+    pub(super) fn has_living_child(&self, name: &[u8]) -> bool {
+        let children = self.children.lock();
+        matches!(children.names.get(name), Some(Child::Present(child)) if child.strong_count() > 0)
+    }
+
+    /// Names of this directory were changed that no dentry stands for.
+    pub(super) fn note_change(&self) {
+        self.children.lock().generation += 1;
+    }
+
     /// `child`'s name was removed from this directory.
     pub fn remove_child(&self, child: &Arc<Self>, cache: &DentryCache) {
         let name = child.name();

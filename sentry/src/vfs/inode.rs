@@ -390,6 +390,13 @@ pub trait Inode: Send + Sync + Any {
         Err(EPERM)
     }
 
+    /// Removes a name of anything but a directory that nobody holds or has looked up, without looking it up. `None`: it has
+    /// to be looked up first.
+    fn unlink_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
+        let _ = name;
+        None
+    }
+
     /// Removes an empty directory.
     ///
     /// # Errors

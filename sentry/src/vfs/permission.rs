@@ -95,6 +95,11 @@ pub enum Victim {
     Any,
 }
 
+/// Whether no directory's or file's permissions, owner or sticky bit could forbid removing a name.
+pub fn may_delete_anything(credentials: &Credentials) -> bool {
+    has(credentials, CAP_DAC_OVERRIDE) && has(credentials, CAP_FOWNER)
+}
+
 /// Whether a name may be removed from a directory: its permissions, the sticky bit, the kind.
 ///
 /// # Errors

@@ -17,6 +17,8 @@ crate::tests![
     names_of_one_file_are_one_inode,
     a_file_opened_before_needs_no_gofer,
     listings_bring_attributes,
+    attributes_outlive_the_inode,
+    a_cold_path_is_asked_for_once,
     changes_reach_the_host,
     sizes_follow_writes_and_appends,
     renaming_keeps_attributes_true,
@@ -70,6 +72,40 @@ fn listings_bring_attributes() {
     let x = d.lookup(b"x").unwrap();
     assert_eq!((x.attributes().unwrap().size, x.kind()), (1, FileKind::Regular));
     assert_eq!(d.lookup(b"sub").unwrap().kind(), FileKind::Directory);
+}
+
+fn attributes_outlive_the_inode() {
+    let mut served = served();
+    let d = served.find("d");
+    list(&d);
+    fs::write(served.host("d/y"), "y").unwrap();
+    drop(d.lookup(b"x").unwrap());
+    // What was changed or removed is not remembered as it was.
+    let link = d.lookup(b"link").unwrap();
+    d.unlink(b"link", &link).unwrap();
+    drop(link);
+    assert_eq!(d.lookup(b"link").map(drop), Err(ENOENT));
+    let x = d.lookup(b"x").unwrap();
+    d.rename(b"x", &d, b"z", false).unwrap();
+    drop(x);
+    assert_eq!(d.lookup(b"x").map(drop), Err(ENOENT));
+    drop(d.lookup(b"sub").unwrap());
+    served.kill_gofer();
+    assert_eq!(d.lookup(b"sub").unwrap().attributes().unwrap().links, 2);
+    assert_eq!(d.lookup(b"sub").unwrap().kind(), FileKind::Directory);
+}
+
+fn a_cold_path_is_asked_for_once() {
+    let mut served = served();
+    sentry::vfs::begin_moment();
+    let reading = sentry::vfs::OpenRequest { read: true, write: false, flags: 0 };
+    let d = served.root.lookup_ahead(b"d", &sentry::vfs::Ahead::new(b"x", Some(reading))).unwrap();
+    served.kill_gofer();
+    let x = d.lookup(b"x").unwrap();
+    assert_eq!(read(&open(&x, libc::O_RDONLY)), b"x");
+    // Nobody else changes the tree: it stays so while somebody holds it.
+    sentry::vfs::begin_moment();
+    assert!(std::sync::Arc::ptr_eq(&x, &d.lookup(b"x").unwrap()));
 }
 
 fn changes_reach_the_host() {

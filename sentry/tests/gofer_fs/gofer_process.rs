@@ -69,6 +69,11 @@ impl Served {
         find(&self.root, path)
     }
 
+    /// The gofer's process.
+    pub fn gofer_pid(&self) -> u32 {
+        self.gofer.id()
+    }
+
     /// Ends the gofer: what still works was cached.
     pub fn kill_gofer(&mut self) {
         self.gofer.kill().expect("our child");

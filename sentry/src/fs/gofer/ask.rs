@@ -5,7 +5,6 @@
 //! system call ([`Moment`]), and only while this kernel has changed no name of the tree meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use abi::errno::{EIO, ESTALE, Errno, SysResult};
 use wire::{Access, Followed, MAX_WALK, Name, OpenFlags, Opened, Reached, WalkStop};
@@ -38,26 +37,35 @@ struct Question<'a> {
 impl GoferInode {
     /// The inode a name in this directory stands for.
     pub(super) fn find(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<Self>> {
-        if let Some(inode) = self.living_child(name) {
-            return Ok(inode);
-        }
         let goes_on = ahead.names().next().is_some();
-        if let Some(attr) = self.take_primed(name)
-            && !goes_on
-        {
-            let inode = self.tree.inode(&attr);
-            inode.set_origin(&self.me(), name);
-            self.set_child(name, Some(&inode), None);
-            return Ok(inode);
-        }
-        match self.tree.take_foreseen(self.key(), name) {
-            Some(answer) => answer,
-            None => self.ask(name, ahead),
+        loop {
+            if let Some(inode) = self.living_child(name) {
+                return Ok(inode);
+            }
+            let changes = self.count_of_changes();
+            if let Some(attr) = self.take_primed(name)
+                && !goes_on
+            {
+                let inode = self.tree.inode(&attr);
+                inode.set_origin(&self.me(), name, changes);
+                if self.set_child(name, Some(&inode), Some(changes)) {
+                    return Ok(inode);
+                }
+                continue;
+            }
+            if let Some(answer) = self.tree.take_foreseen(self.key(), name) {
+                return answer;
+            }
+            let answer = self.ask(name, ahead)?;
+            // An answer given while names changed here may be older than the change; only an exclusive tree relies on it.
+            if changes == self.count_of_changes() || !self.tree.is_exclusive() {
+                return Ok(answer);
+            }
         }
     }
 
     fn ask(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<Self>> {
-        let changes = self.tree.changes.load(Ordering::Acquire);
+        let changes = self.tree.count_of_changes();
         let question = self.question(name, ahead);
         // The beliefs are held until the answer has come: their handles must live as long.
         let beliefs = self.beliefs(&question.names);
@@ -164,7 +172,10 @@ impl Answer<'_> {
                 (Reached::Same(_), None) => return Err(EIO),
             };
             let parent = found.as_deref().unwrap_or(directory);
-            parent.set_child(name, Some(&inode), Some(self.changes));
+            let counted = parent.count_of_changes();
+            if self.tree.count_of_changes() == self.changes {
+                parent.set_child(name, Some(&inode), Some(counted));
+            }
             self.tree.keep_directory(&inode);
             if reached == 0 {
                 result = Ok(Arc::clone(&inode));
@@ -247,7 +258,7 @@ impl Tree {
     /// What an earlier request of this walk told of a name.
     fn take_foreseen(&self, directory: HostKey, name: &[u8]) -> Option<SysResult<Arc<GoferInode>>> {
         let mut foreseen = self.foreseen.lock();
-        let changes = self.changes.load(Ordering::Acquire);
+        let changes = self.count_of_changes();
         let index = foreseen.iter().position(|entry| {
             entry.moment.lasts()
                 && entry.changes == changes

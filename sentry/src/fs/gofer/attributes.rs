@@ -35,6 +35,27 @@ pub fn attributes(attr: &Attr, number: u64) -> Attributes {
     }
 }
 
+/// The gofer's view again.
+pub fn wire(attributes: &Attributes, key: HostKey) -> Attr {
+    let rdev = attributes.device_number;
+    Attr {
+        device: key.0,
+        ino: key.1,
+        mode: attributes.mode(),
+        nlink: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        rdev: wire::DeviceNumber { major: rdev.major, minor: rdev.minor },
+        size: attributes.size,
+        blocks: attributes.blocks_512,
+        block_size: attributes.block_size,
+        atime: timestamp(attributes.access_ns),
+        mtime: timestamp(attributes.modify_ns),
+        ctime: timestamp(attributes.change_ns),
+        btime: attributes.birth_ns.map(timestamp),
+    }
+}
+
 /// What a descriptor of the file tells, over what was known; the host asks nobody for it.
 pub fn refresh(attributes: &mut Attributes, status: &FileStat) {
     let time = |seconds: i64, ns: i64| seconds.saturating_mul(NS_PER_S).saturating_add(ns);
@@ -53,10 +74,14 @@ pub fn refresh(attributes: &mut Attributes, status: &FileStat) {
 pub fn set_time(time: SetTime) -> wire::SetTime {
     match time {
         SetTime::Now => wire::SetTime::Now,
-        SetTime::To(ns) => wire::SetTime::At(Timestamp {
-            seconds: ns.div_euclid(NS_PER_S),
-            nanoseconds: u32::try_from(ns.rem_euclid(NS_PER_S)).unwrap_or(0),
-        }),
+        SetTime::To(ns) => wire::SetTime::At(timestamp(ns)),
+    }
+}
+
+fn timestamp(ns: i64) -> Timestamp {
+    Timestamp {
+        seconds: ns.div_euclid(NS_PER_S),
+        nanoseconds: u32::try_from(ns.rem_euclid(NS_PER_S)).unwrap_or(0),
     }
 }
 
@@ -67,6 +92,29 @@ fn nanoseconds(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_survive_the_round_trip() {
+        let time = |seconds| Timestamp { seconds, nanoseconds: 5 };
+        let device = |major| wire::DeviceNumber { major, minor: 3 };
+        let attr = Attr {
+            device: device(8),
+            ino: 77,
+            mode: 0o104_755,
+            nlink: 2,
+            uid: 1000,
+            gid: 100,
+            rdev: device(0),
+            size: 12_345,
+            blocks: 32,
+            block_size: 4096,
+            atime: time(1),
+            mtime: time(-2),
+            ctime: time(3),
+            btime: Some(time(4)),
+        };
+        assert_eq!(wire(&attributes(&attr, 5), key(&attr)), attr);
+    }
 
     #[test]
     fn times_before_1970_survive_the_round_trip() {

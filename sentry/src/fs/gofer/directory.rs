@@ -89,13 +89,14 @@ impl GoferInode {
         let exclusive = self.tree.is_exclusive();
         let flags =
             if exclusive && with_attributes { ReadDirFlags::ATTRIBUTES } else { ReadDirFlags::empty() };
+        let changes = self.count_of_changes();
         let (mut entries, end) = self.tree.client.read_dir(self.handle()?, cookie, flags)?;
         for entry in &mut entries {
             match entry.attr.take() {
                 Some(attr) => {
                     entry.ino = self.tree.number((attr.device, attr.ino));
                     if exclusive && self.living_child(&entry.name).is_none() {
-                        self.prime(&entry.name, attr);
+                        self.prime(&entry.name, attr, changes);
                     }
                 }
                 None => entry.ino = self.tree.number((self.device(), entry.ino)),

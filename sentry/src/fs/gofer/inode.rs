@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::errno::{EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
@@ -51,13 +51,20 @@ pub struct GoferInode {
     /// Of a directory: living inodes by name. In an exclusive tree that is the truth, and renaming finds what it
     /// touches; in a shared one it is what was so when last asked.
     children: Mutex<Children>,
+    /// Of a directory: counts this kernel's changes of its names.
+    changes: AtomicU64,
     attachments: Attachments,
 }
 
 /// Where an inode without a handle is found.
 pub(super) enum Origin {
     Nowhere,
-    At(Arc<GoferInode>, Box<[u8]>),
+    At {
+        directory: Arc<GoferInode>,
+        name: Box<[u8]>,
+        /// The directory's count of changes when this was learnt.
+        asked: u64,
+    },
 }
 
 /// Names of a directory whose inodes may be alive.
@@ -113,6 +120,7 @@ impl GoferInode {
             target_then: Mutex::default(),
             primed: Mutex::default(),
             children: Mutex::default(),
+            changes: AtomicU64::new(0),
             attachments: Attachments::default(),
         })
     }
@@ -151,9 +159,9 @@ impl GoferInode {
 
     /// Gets the handle of an inode that a listing brought, and opens it on the way.
     fn resolve(&self, open: Option<(Access, OpenFlags)>) -> SysResult<Opened> {
-        let (directory, name) = match &*self.origin.lock() {
-            Origin::At(directory, name) => (Arc::clone(directory), name.clone()),
-            Origin::Nowhere => return Err(ESTALE),
+        let Some((directory, name)) = self.origin() else {
+            // Somebody else was faster, or the name is gone.
+            return if self.has_handle() { Ok(Opened::None) } else { Err(ESTALE) };
         };
         let walked = self.tree.client.walk(directory.handle()?, &[Name::new(&name)?], open)?;
         let node = walked.steps.into_iter().next().ok_or(ESTALE)?;
@@ -229,10 +237,10 @@ impl GoferInode {
     }
 
     /// Where an inode without a handle is found.
-    pub(super) fn set_origin(&self, directory: &Arc<Self>, name: &[u8]) {
+    pub(super) fn set_origin(&self, directory: &Arc<Self>, name: &[u8], asked: u64) {
         if self.handle.get().is_none() {
-            let old =
-                std::mem::replace(&mut *self.origin.lock(), Origin::At(Arc::clone(directory), name.into()));
+            let new = Origin::At { directory: Arc::clone(directory), name: name.into(), asked };
+            let old = std::mem::replace(&mut *self.origin.lock(), new);
             drop(old);
         }
     }
@@ -243,7 +251,7 @@ impl GoferInode {
             return None;
         }
         match &*self.origin.lock() {
-            Origin::At(directory, name) => Some((Arc::clone(directory), name.clone())),
+            Origin::At { directory, name, .. } => Some((Arc::clone(directory), name.clone())),
             Origin::Nowhere => None,
         }
     }
@@ -259,16 +267,28 @@ impl GoferInode {
     }
 
     /// Remembers what a name in this directory stands for; `None` if nothing is known any more. If names changed since
-    /// `asked`, the answer may be older than the change, and is not remembered.
-    pub(super) fn set_child(&self, name: &[u8], child: Option<&Arc<Self>>, asked: Option<u64>) {
+    /// `asked`, the answer may be older than the change, and is not remembered. Returns whether it is.
+    pub(super) fn set_child(&self, name: &[u8], child: Option<&Arc<Self>>, asked: Option<u64>) -> bool {
         let mut children = self.children.lock();
-        if asked.is_some_and(|asked| asked != self.tree.changes.load(Ordering::Acquire)) {
-            return;
+        if asked.is_some_and(|asked| asked != self.count_of_changes()) {
+            return false;
         }
         match child {
             Some(child) => children.insert(name, Arc::downgrade(child)),
             None => drop(children.names.remove(name)),
         }
+        true
+    }
+
+    /// How often this kernel has changed names of this directory.
+    pub(super) fn count_of_changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// A name of this directory was made, removed or bound anew.
+    pub(super) fn count_change(&self) {
+        self.tree.changes.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How many names the inode has, as far as known.
@@ -283,13 +303,28 @@ impl GoferInode {
         state.stale = self.handle.get().is_some();
     }
 
-    /// Remembers what a listing told of an entry.
-    pub(super) fn prime(&self, name: &[u8], attr: Attr) {
+    /// Remembers what a listing told of an entry. If names changed since `asked`, it may be true no more.
+    pub(super) fn prime(&self, name: &[u8], attr: Attr, asked: u64) {
         if self.tree.primed.load(Ordering::Relaxed) >= PRIMED_MAX {
             return;
         }
-        if self.primed.lock().insert(name.into(), attr).is_none() {
+        let mut primed = self.primed.lock();
+        // Whoever changes a name counts the change first, and forgets the name under this lock second.
+        if asked == self.count_of_changes() && primed.insert(name.into(), attr).is_none() {
             self.tree.primed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The object is given up: its directory keeps the attributes for whoever looks its name up again. Only of what came
+    /// from a listing and was asked for nothing more; the rest is worth asking for again.
+    fn leave_attributes(&mut self) {
+        let Origin::At { directory, name, asked } = std::mem::replace(self.origin.get_mut(), Origin::Nowhere)
+        else {
+            return;
+        };
+        let state = self.state.get_mut();
+        if self.handle.get().is_none() && !state.stale && state.attributes.links > 0 {
+            directory.prime(&name, attributes::wire(&state.attributes, self.key), asked);
         }
     }
 
@@ -410,6 +445,7 @@ impl GoferInode {
 
 impl Drop for GoferInode {
     fn drop(&mut self) {
+        self.leave_attributes();
         self.tree.primed.fetch_sub(self.primed.get_mut().len(), Ordering::Relaxed);
         let mut inodes = self.tree.inodes.lock();
         // A successor may have taken the place already.
@@ -507,6 +543,10 @@ impl Inode for GoferInode {
 
     fn unlink(&self, name: &[u8], victim: &Arc<dyn Inode>) -> SysResult<()> {
         self.remove_name(name, &self.same_tree(victim)?)
+    }
+
+    fn unlink_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
+        self.remove_unseen(name)
     }
 
     fn remove_directory(&self, name: &[u8], victim: &Arc<dyn Inode>) -> SysResult<()> {

@@ -23,7 +23,7 @@ mod inode;
 mod names;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::errno::SysResult;
@@ -157,6 +157,11 @@ impl Tree {
             devices.len() - 1
         });
         number ^ ((index as u64) << DEVICE_SHIFT)
+    }
+
+    /// How often this kernel has changed names of the tree.
+    fn count_of_changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Keeps a descriptor open for the next time.

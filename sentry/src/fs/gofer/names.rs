@@ -1,7 +1,6 @@
 //! What the gofer does to names: making, linking, removing, renaming.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use abi::errno::SysResult;
 use wire::{Access, CreateMode, DeviceNumber, Name, OpenFlags, RenameFlags, SpecialFile};
@@ -62,6 +61,18 @@ impl GoferInode {
         Ok(())
     }
 
+    /// In a shared tree, where a lookup would have to ask the host. In an exclusive one it costs nothing, and the inode's
+    /// state is kept true by it.
+    pub(super) fn remove_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
+        if self.tree.is_exclusive() || self.believed_child(name).is_some() {
+            return None;
+        }
+        let unlink = || self.tree.client.unlink(self.handle()?, Name::new(name)?);
+        let result = unlink();
+        self.name_changed(name, None);
+        Some(result)
+    }
+
     pub(super) fn remove_empty(&self, name: &[u8], victim: &Arc<Self>) -> SysResult<()> {
         self.tree.client.rmdir(self.handle()?, Name::new(name)?)?;
         self.name_changed(name, None);
@@ -104,7 +115,7 @@ impl GoferInode {
 
     /// A name in this directory was made, removed or bound anew.
     fn name_changed(&self, name: &[u8], child: Option<&Arc<Self>>) {
-        self.tree.changes.fetch_add(1, Ordering::AcqRel);
+        self.count_change();
         self.unprime(name);
         self.set_child(name, child, None);
         self.note_changed();
