@@ -289,7 +289,7 @@ fn other_cases(case: Case) {
             .arg(&binary);
         command.arg("--root").arg(directory.path().join("state")).args([
             "--platform",
-            it.platform.name(),
+            it.platform.option(),
             "--rootless",
             "do",
             "--",

@@ -89,7 +89,7 @@ fn run(report: &Report) -> Result<(), String> {
     let programs = build_all()?;
     let mut runners = vec![Runner::Native];
     if runtime.is_ours() {
-        runners.extend(Platform::ALL.map(|p| Runner::Sandbox(&runtime, p)));
+        runners.extend(Platform::EVERY.map(|p| Runner::Sandbox(&runtime, p)));
     }
     for runner in runners {
         let expected = match runner {
@@ -120,7 +120,7 @@ fn build_all() -> Result<Vec<Program>, String> {
 }
 
 fn expectations(platform: Platform, programs: &[Program]) -> Result<Expectations, String> {
-    let file = harness::repository().join(format!("tests/expectations/{}.txt", platform.name()));
+    let file = harness::repository().join(format!("tests/expectations/{}.txt", platform.expectations()));
     let expected = Expectations::read(&file)?;
     for name in expected.names() {
         let known = programs.iter().any(|p| {

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
-use sentry::spec::{HostUds, NetworkMode, PlatformName, StraceOptions};
+use sentry::spec::{Accelerator, HostUds, NetworkMode, PlatformName, StraceOptions};
 
 use crate::commands::Command;
 use crate::failure::Failure;
@@ -140,10 +140,44 @@ pub enum OverlayMode {
 /// Parses `--platform`.
 pub fn platform(text: &str) -> Result<PlatformName, String> {
     match text {
-        "seccomp" | "systrap" => Ok(PlatformName::Seccomp),
         "ptrace" => Ok(PlatformName::Ptrace),
-        other => Err(format!("there is no platform {other:?}; known are seccomp (alias systrap) and ptrace")),
+        _ => {
+            let (name, parts) =
+                text.split_once(',').map_or((text, None), |(name, parts)| (name, Some(parts)));
+            if !matches!(name, "seccomp" | "systrap") {
+                return Err(format!(
+                    "there is no platform {name:?}; known are seccomp (alias systrap) and ptrace"
+                ));
+            }
+            parts.map_or_else(|| Ok(Accelerator::default()), accelerator).map(PlatformName::Seccomp)
+        }
     }
+}
+
+/// Parses what follows the comma of `--platform=seccomp,patch=off,…`.
+fn accelerator(text: &str) -> Result<Accelerator, String> {
+    let mut accelerator = Accelerator::default();
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').ok_or(format!("{part:?} is not NAME=on or NAME=off"))?;
+        let value = match value {
+            "on" => true,
+            "off" => false,
+            _ => return Err(format!("{name} is on or off, not {value:?}")),
+        };
+        match name {
+            "patch" => accelerator.patch = value,
+            "eager" => accelerator.eager = value,
+            "spin" => accelerator.spin = value,
+            "carry" => accelerator.carry = value,
+            "local" => accelerator.local = value,
+            _ => {
+                return Err(format!(
+                    "the platform has no part {name:?}; it has patch, eager, spin, carry and local"
+                ));
+            }
+        }
+    }
+    Ok(accelerator)
 }
 
 /// Parses `--network`.

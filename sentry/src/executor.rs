@@ -128,6 +128,13 @@ impl Executor {
             Affinity::Worker => 1,
             Affinity::Any => std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16),
         };
+        if self.platform.spins() {
+            let executor = Arc::clone(self);
+            std::thread::Builder::new()
+                .name("spinner".to_owned())
+                .stack_size(WORKER_STACK)
+                .spawn(move || executor.look_out())?;
+        }
         for number in 0..count {
             let executor = Arc::clone(self);
             let failed = failed.clone();
@@ -137,6 +144,15 @@ impl Executor {
                 .spawn(move || executor.work(failed))?;
         }
         Ok(())
+    }
+
+    /// The life of the thread that looks out for requests which nobody is told of.
+    fn look_out(&self) {
+        LOCAL.with_borrow_mut(|local| *local = Some(VecDeque::new()));
+        while !self.stopping.load(Ordering::Acquire) {
+            self.drain();
+            self.platform.spin();
+        }
     }
 
     fn work(&self, failed: impl Fn(Errno)) {

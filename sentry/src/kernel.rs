@@ -21,6 +21,10 @@ use crate::uts::Uts;
 use crate::vfs::Vfs;
 use crate::wait::WaitQueue;
 
+/// `HWCAP2_FSGSBASE`: programs may change the GS base by an instruction. Not told, because the platform needs the register
+/// and must learn of every change (`arch_prctl(2)` tells it).
+const HWCAP2_FSGSBASE: u64 = 1 << 1;
+
 /// The system calls, handed to the kernel at boot by the crate above it.
 pub trait SyscallTable: Send + Sync {
     /// Begins a system call.
@@ -166,7 +170,7 @@ impl HostFacts {
     fn read() -> Self {
         Self {
             hardware_capabilities: platform::auxiliary_value(libc::AT_HWCAP),
-            hardware_capabilities_2: platform::auxiliary_value(libc::AT_HWCAP2),
+            hardware_capabilities_2: platform::auxiliary_value(libc::AT_HWCAP2) & !HWCAP2_FSGSBASE,
             minimum_signal_stack: platform::auxiliary_value(libc::AT_MINSIGSTKSZ),
             processors: std::thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))

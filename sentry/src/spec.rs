@@ -58,9 +58,31 @@ pub struct IdRange {
 #[serde(rename_all = "lowercase")]
 pub enum PlatformName {
     /// Seccomp user notification (the default).
-    Seccomp,
+    Seccomp(Accelerator),
     /// `ptrace(2)`: the portable fallback.
     Ptrace,
+}
+
+/// The parts of the platform `seccomp` that make calls cheaper than a trap; each can be switched off for measurement and
+/// diagnosis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// Patch system-call sites that trap often. The others do nothing without it.
+    pub patch: bool,
+    /// Patch a site when it first traps: slower for most programs, and a test of the patching.
+    pub eager: bool,
+    /// Look out for requests while a processor is left over.
+    pub spin: bool,
+    /// Let small input and output travel with the call.
+    pub carry: bool,
+    /// Answer calls that report known facts without a trap.
+    pub local: bool,
+}
+
+impl Default for Accelerator {
+    fn default() -> Self {
+        Self { patch: true, eager: false, spin: true, carry: true, local: true }
+    }
 }
 
 /// `--network`.

@@ -10,7 +10,7 @@ use abi::user::UserAddress;
 use sentry::task::{Reply, Task};
 use sentry::wait::Failure;
 
-use crate::table::{Entry, Support, call, option_name, unimplemented_option};
+use crate::table::{Entry, IntoReply as _, Support, call, option_name, unimplemented_option};
 
 /// The calls of this file.
 pub const CALLS: &[Entry] = &[
@@ -27,6 +27,10 @@ pub const CALLS: &[Entry] = &[
 pub fn sys_arch_prctl(task: &Arc<Task>, code: i32, address: UserAddress) -> Reply<'_> {
     match arch_prctl(task, code, address) {
         Ok(Answer::Host) => Reply::Native,
+        // The platform may use the register itself, and must be told.
+        Ok(Answer::GsBase(base)) => {
+            Reply::Later(Box::pin(async move { task.set_gs_base(base).await.into_reply() }))
+        }
         Ok(Answer::Value(value)) => Reply::Now(Ok(value)),
         Err(errno) => Reply::Now(Err(Failure::Error(errno))),
     }
@@ -34,6 +38,7 @@ pub fn sys_arch_prctl(task: &Arc<Task>, code: i32, address: UserAddress) -> Repl
 
 enum Answer {
     Host,
+    GsBase(u64),
     Value(u64),
 }
 
@@ -46,7 +51,7 @@ fn arch_prctl(task: &Task, code: i32, address: UserAddress) -> SysResult<Answer>
             let mut settings = task.settings.lock();
             let base = if code == ARCH_SET_FS { &mut settings.fs_base } else { &mut settings.gs_base };
             *base = address.address();
-            Ok(Answer::Host)
+            Ok(if code == ARCH_SET_FS { Answer::Host } else { Answer::GsBase(address.address()) })
         }
         ARCH_GET_FS | ARCH_GET_GS => {
             let settings = *task.settings.lock();

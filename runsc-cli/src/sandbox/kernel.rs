@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use platform::Platform;
 use platform::ptrace::PtracePlatform;
-use platform::seccomp::SeccompPlatform;
+use platform::seccomp::{Options, SeccompPlatform};
 use sentry::fs::proc::HostMachine;
 use sentry::sandbox::{HostEnds, Sandbox};
-use sentry::spec::{PlatformName, SandboxSpec};
+use sentry::spec::{Accelerator, PlatformName, SandboxSpec};
 use syscalls::table::{NUMBERS, Support, TABLE, X86_64};
 
 use super::control::{ControlError, ControlHandler, ErrorKind, ProcessStdio};
@@ -39,8 +39,12 @@ pub struct Early {
 pub fn prepare_kernel(name: PlatformName) -> Result<Early, ControlError> {
     let failed = |error: String| ControlError::new(ErrorKind::Internal, error);
     let platform: Arc<dyn Platform> = match name {
-        PlatformName::Seccomp => {
-            Arc::new(SeccompPlatform::new().map_err(|error| failed(format!("platform seccomp: {error}")))?)
+        PlatformName::Seccomp(Accelerator { patch, eager, spin, carry, local }) => {
+            let options = Options { patch, eager, spin, carry, local };
+            Arc::new(
+                SeccompPlatform::new(options)
+                    .map_err(|error| failed(format!("platform seccomp: {error}")))?,
+            )
         }
         PlatformName::Ptrace => {
             Arc::new(PtracePlatform::new().map_err(|error| failed(format!("platform ptrace: {error}")))?)

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context as WakeContext, Poll, Wake, Waker};
 use std::time::Instant;
 
-use platform::seccomp::SeccompPlatform;
+use platform::seccomp::{Options, SeccompPlatform};
 use platform::{
     Context, MemoryOperation, NewSpace, Platform, Protection, Resume, Spawn, SpawnKind, SyscallRequest, Trap,
 };
@@ -108,7 +108,8 @@ macro_rules! time {
 
 fn main() {
     let started = Instant::now();
-    let platform: &'static SeccompPlatform = Box::leak(Box::new(SeccompPlatform::new().expect("platform")));
+    let platform: &'static SeccompPlatform =
+        Box::leak(Box::new(SeccompPlatform::new(Options::OFF).expect("platform")));
     println!("start               {:>8}", started.elapsed().as_nanos());
     let workers: usize = std::env::args().nth(1).map_or(1, |count| count.parse().expect("a number"));
     run(platform, workers, async move {

@@ -13,6 +13,7 @@
 //! [`Context::poll_capture`] brings them there when somebody needs them (signal delivery,
 //! `execve`, `clone`, `rt_sigreturn`). Faults and interrupts arrive captured.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::{Context as WakeContext, Poll};
@@ -50,6 +51,15 @@ pub trait Platform: Send + Sync + 'static {
     /// # Errors
     /// The sandbox cannot go on (the listener is gone, say).
     fn wait(&self) -> Result<(), Errno>;
+
+    /// Whether the platform wants a thread of its own that looks out for requests ([`Platform::spin`]).
+    fn spins(&self) -> bool {
+        false
+    }
+
+    /// Blocks the calling thread, which is the only one that calls it, until a context has something new that
+    /// [`Platform::wait`] would not hear of; wakes futures as that does. Also returns after [`Platform::kick`] and spuriously.
+    fn spin(&self) {}
 
     /// Makes one worker return from [`Platform::wait`], now or on its next call.
     fn kick(&self);
@@ -226,12 +236,78 @@ pub trait Context: Send {
     /// The memory this thread sees.
     fn memory(&self) -> Arc<dyn UserMemory>;
 
+    /// Where an arena of [`ARENA_SIZE`] bytes would have to lie so that sites in this code can be patched, the best places
+    /// first; empty if there is one within reach, or patching is off.
+    fn arena_wanted(&self, code: Range<u64>) -> Vec<Range<u64>> {
+        let _ = code;
+        Vec::new()
+    }
+
+    /// Has a hot site patched, so that its calls need not trap. Whether that was possible makes no difference but in speed.
+    /// Captures the thread first. Must be polled to completion with the same `site`.
+    ///
+    /// # Errors
+    /// [`Died`].
+    fn poll_patch(&mut self, wake: &mut WakeContext<'_>, site: &PatchSite) -> Poll<Result<(), Died>> {
+        let _ = (wake, site);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether a change of this range must go through [`Context::poll_memory`] because code there is patched, or trampolines
+    /// lie there.
+    fn is_patched(&self, range: Range<u64>) -> bool {
+        let _ = range;
+        false
+    }
+
+    /// Writes down what calls that only report facts are to return, so that they need not trap. To be called whenever
+    /// one changes, before the thread goes on; `None` for all while somebody wants to see every call.
+    fn set_facts(&mut self, facts: Option<&Facts>) {
+        let _ = facts;
+    }
+
     /// Host processor time used by the thread, in nanoseconds (user, system).
     fn cpu_time_ns(&self) -> (u64, u64);
 
     /// Kills the whole host process of this thread at once (all threads that share it; other
     /// contexts of it report [`Trap::Died`] or are dropped).
     fn kill(&mut self);
+}
+
+/// A system-call instruction that may be patched.
+#[derive(Clone, Debug)]
+pub struct PatchSite {
+    /// Address behind the instruction ([`SyscallRequest::ip`]).
+    pub ip: u64,
+    /// The call that is made there.
+    pub number: u64,
+    /// The mapping it lies in: private, and not writable.
+    pub mapping: Range<u64>,
+    /// How that is protected.
+    pub protection: Protection,
+    /// A new arena, reserved for the platform in the kernel's map, if [`Context::arena_wanted`] asked for one.
+    pub arena: Option<u64>,
+}
+
+/// Bytes of an arena, where the platform keeps code that patched sites jump to. Few of its pages are ever touched: it is large
+/// so that an address with the right digits can be found for each.
+pub const ARENA_SIZE: u64 = 1 << 20;
+
+/// What calls report that depend on nothing but the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// `getpid(2)`
+    pub pid: u32,
+    /// `gettid(2)`
+    pub tid: u32,
+    /// `getuid(2)`
+    pub uid: u32,
+    /// `getgid(2)`
+    pub gid: u32,
+    /// `geteuid(2)`
+    pub euid: u32,
+    /// `getegid(2)`
+    pub egid: u32,
 }
 
 /// Interrupts a thread from elsewhere.

@@ -347,8 +347,13 @@ mod tests {
     #[test]
     fn a_script_plays_one_trap_for_each_resume_and_shows_what_was_done() {
         let platform = MockPlatform::new();
-        let request =
-            SyscallRequest { number: 39, arguments: [1; 6], ip: 2, architecture: Architecture::X86_64 };
+        let request = SyscallRequest {
+            number: 39,
+            arguments: [1; 6],
+            ip: 2,
+            architecture: Architecture::X86_64,
+            hot: false,
+        };
         platform.add(Script { traps: [Trap::Syscall(request)].into(), memory: vec![1, 2, 3] });
         let mut wake = WakeContext::from_waker(Waker::noop());
         let Poll::Ready(Ok(mut context)) = platform.poll_new_space(&mut wake, &mut NewSpace::default())

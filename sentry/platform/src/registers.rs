@@ -38,6 +38,8 @@ pub struct SyscallRequest {
     pub ip: u64,
     /// Entry convention.
     pub architecture: Architecture,
+    /// The instruction at this address traps so often that patching it would pay ([`crate::Context::poll_patch`]).
+    pub hot: bool,
 }
 
 /// How the kernel was entered.

@@ -280,12 +280,25 @@ impl Task {
         Ok(())
     }
 
+    /// Sets the thread's GS base (`arch_prctl(2)`).
+    ///
+    /// # Errors
+    /// Those of the host.
+    pub async fn set_gs_base(&self, base: u64) -> SysResult<()> {
+        let memory = self.memory();
+        let _gate = memory.gate.enter().await;
+        self.change_memory(&[MemoryOperation::SetGsBase(base)]).await
+    }
+
     /// `munmap`, for the host to carry out: possible if nobody else lives in the address space. `None`: not possible.
     pub fn unmap_alone(&self, start: u64, length: u64) -> Option<SysResult<()>> {
         let memory = self.memory();
         let _gate = memory.alone()?;
         // Only a range that the host may be given as it stands.
         let end = memory.range(start, length, EINVAL).ok()?;
+        if self.is_patched(start, end) {
+            return None;
+        }
         let removed = memory.space.lock().regions.remove(start, end);
         // The host must not be asked to remove what is the platform's.
         if removed.iter().any(|region| matches!(region.backing, Backing::Platform(_))) {
@@ -305,6 +318,9 @@ impl Task {
             return Some(Err(EINVAL));
         }
         let end = memory.range(start, length, ENOMEM).ok()?;
+        if self.is_patched(start, end) {
+            return None;
+        }
         if let Err(errno) = memory.check_protect(start, end, protection, &self.group.limits) {
             return Some(Err(errno));
         }

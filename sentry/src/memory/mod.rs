@@ -14,6 +14,7 @@ mod change;
 mod host_file;
 mod manager;
 mod map;
+mod patch;
 mod region;
 mod residency;
 mod stack;

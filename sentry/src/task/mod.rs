@@ -41,7 +41,7 @@ use std::task::{Context as WakeContext, Poll, Waker};
 
 use abi::errno::{EBADF, SysResult};
 use parking_lot::Mutex;
-use platform::{Context, Interrupter, UserMemory};
+use platform::{Context, Facts, Interrupter, UserMemory};
 use smallvec::SmallVec;
 
 use crate::kernel::Kernel;
@@ -286,6 +286,23 @@ impl Task {
     /// Changes who the task is.
     pub fn set_credentials(&self, credentials: Credentials) {
         *self.credentials.lock() = Arc::new(credentials);
+        self.publish_facts();
+    }
+
+    /// Tells the platform what calls that only report who the task is would return. Not while calls are traced: those that do not
+    /// trap cannot be seen.
+    pub(crate) fn publish_facts(&self) {
+        let credentials = self.credentials();
+        let facts = Facts {
+            pid: self.pid().cast_unsigned(),
+            tid: self.tid().cast_unsigned(),
+            uid: credentials.uid,
+            gid: credentials.gid,
+            euid: credentials.euid,
+            egid: credentials.egid,
+        };
+        let facts = self.kernel.strace.is_none().then_some(&facts);
+        self.with_context(|context| context.set_facts(facts));
     }
 
     /// `comm`, at most 15 bytes.

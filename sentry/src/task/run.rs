@@ -84,6 +84,7 @@ impl Task {
             std::task::Poll::Ready(())
         })
         .await;
+        self.publish_facts();
         let mut outcome = Outcome::Registers;
         loop {
             let resume = match self.enter(&outcome) {
@@ -94,12 +95,16 @@ impl Task {
             outcome = match self.run_application(resume).await {
                 Trap::Syscall(request) => {
                     let mut reply = self.system_call(&request);
-                    loop {
+                    let outcome = loop {
                         match Outcome::of(reply, request.number) {
                             Ok(outcome) => break outcome,
                             Err(waiting) => reply = waiting.await,
                         }
+                    };
+                    if request.hot {
+                        self.accelerate(&request, &outcome).await;
                     }
+                    outcome
                 }
                 Trap::Fault(fault) => {
                     self.take_fault(fault);
@@ -255,6 +260,14 @@ impl Task {
                 strace.leave(self, &trace, &reply);
                 reply
             }
+        }
+    }
+
+    /// Has the site of a call that traps often patched, unless the task is about to end or to be elsewhere.
+    async fn accelerate(&self, request: &SyscallRequest, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Return(_)) && self.must_exit.lock().is_none() {
+            // If the thread is gone, the next trap says so.
+            let _ = self.patch_site(request).await;
         }
     }
 

@@ -8,16 +8,43 @@ use std::process::Command;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
     Seccomp,
+    /// `seccomp` with every system-call site patched when it first traps.
+    Eager,
+    /// `seccomp` without the accelerator.
+    Plain,
     Ptrace,
 }
 
 impl Platform {
     pub const ALL: [Platform; 2] = [Platform::Seccomp, Platform::Ptrace];
 
+    /// With each way in which `seccomp` can be set up.
+    pub const EVERY: [Platform; 4] = [Platform::Seccomp, Platform::Eager, Platform::Plain, Platform::Ptrace];
+
     pub fn name(self) -> &'static str {
         match self {
             Platform::Seccomp => "seccomp",
+            Platform::Eager => "seccomp-eager",
+            Platform::Plain => "seccomp-plain",
             Platform::Ptrace => "ptrace",
+        }
+    }
+
+    /// The value of `--platform`.
+    pub fn option(self) -> &'static str {
+        match self {
+            Platform::Seccomp => "seccomp",
+            Platform::Eager => "seccomp,eager=on",
+            Platform::Plain => "seccomp,patch=off",
+            Platform::Ptrace => "ptrace",
+        }
+    }
+
+    /// Whose list of expected failures holds.
+    pub fn expectations(self) -> &'static str {
+        match self {
+            Platform::Ptrace => "ptrace",
+            _ => "seccomp",
         }
     }
 }
@@ -73,7 +100,7 @@ impl Runtime {
     pub fn global_arguments(&self) -> Vec<std::ffi::OsString> {
         let mut all = vec!["--root".into(), self.state_dir().into()];
         if let Some(platform) = self.platform {
-            all.extend(["--platform".into(), platform.name().into()]);
+            all.extend(["--platform".into(), platform.option().into()]);
         }
         all
     }
@@ -83,7 +110,7 @@ impl Runtime {
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(self.state_dir());
         if self.is_ours {
-            command.args(["--platform", platform.name()]);
+            command.args(["--platform", platform.option()]);
         }
         command.args(arguments);
         command

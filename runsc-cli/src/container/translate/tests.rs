@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::process::{UserArgument, capability_bit};
 use super::*;
 use crate::options::Arguments;
-use sentry::spec::{MountKind, PlatformName, ResourceLimit, UserLookup, WindowSize};
+use sentry::spec::{Accelerator, MountKind, PlatformName, ResourceLimit, UserLookup, WindowSize};
 
 /// A bundle with a root file system.
 fn bundle() -> tempfile::TempDir {
@@ -262,7 +262,7 @@ fn unlimited_is_no_limit() {
 fn global_options_reach_the_kernel() {
     let options = ["--platform=systrap", "--strace", "--strace-syscalls=read,write"];
     let sandbox = translate_with(&options, &minimal()).unwrap().sandbox;
-    assert_eq!(sandbox.platform, PlatformName::Seccomp);
+    assert_eq!(sandbox.platform, PlatformName::Seccomp(Accelerator::default()));
     assert_eq!(sandbox.strace.unwrap().calls, ["read", "write"]);
     assert_eq!(
         translate_with(&["--platform", "ptrace"], &minimal()).unwrap().sandbox.platform,

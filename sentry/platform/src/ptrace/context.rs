@@ -297,8 +297,13 @@ impl Inner {
     fn syscall_trap(&mut self, stopped: &Stopped) -> Result<Option<Trap>, Died> {
         let Some(info) = stopped.syscall().map_err(|_| Died)? else { return Ok(None) };
         let architecture = if info.is_i386 { Architecture::I386 } else { Architecture::X86_64 };
-        let request =
-            SyscallRequest { number: info.number, arguments: info.arguments, ip: info.ip, architecture };
+        let request = SyscallRequest {
+            number: info.number,
+            arguments: info.arguments,
+            ip: info.ip,
+            architecture,
+            hot: false,
+        };
         self.request = Some(request);
         Ok(Some(Trap::Syscall(request)))
     }

@@ -205,7 +205,7 @@ mod tests {
 
     fn request(number: c_long, arguments: [u64; 6]) -> SyscallRequest {
         let architecture = Architecture::X86_64;
-        SyscallRequest { number: number.cast_unsigned(), arguments, ip: 0, architecture }
+        SyscallRequest { number: number.cast_unsigned(), arguments, ip: 0, architecture, hot: false }
     }
 
     #[test]

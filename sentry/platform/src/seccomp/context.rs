@@ -3,6 +3,7 @@
 //! Key types: [`SeccompContext`], [`BirthHandle`] (a spawn that somebody waits for). Operations that need several round
 //! trips are carried on by `dispatch`; polling only starts them and fetches their results.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as WakeContext, Poll, Waker, ready};
@@ -13,26 +14,34 @@ use super::Core;
 use super::dispatch::After;
 use super::frame::Frame;
 use super::memory::{Memory, command_for, is_exit, is_native_allowed};
+use super::rewrite::Rewriting;
 use super::slots::{NewChunk, Slot, Space};
-use super::thread::{Birth, Outcome, Progress, Purpose, Stand, State, Thread, call_error};
-use crate::stub::{MAX_COMMANDS, SLOT_FD};
+use super::thread::{Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
+use crate::stub::{MAX_COMMANDS, SLOT_FACTS, SLOT_FD};
 use crate::{
-    Context, Died, Interrupter, MemoryError, MemoryOperation, Registers, Resume, Spawn, SpawnError,
-    SpawnKind, Trap, UserMemory,
+    Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, PatchSite, Registers, Resume, Spawn,
+    SpawnError, SpawnKind, Trap, UserMemory,
 };
+
+/// Bit of a fact in a slot: it may be reported.
+const FACT_VALID: u64 = 1 << 63;
 
 /// One application thread.
 pub struct SeccompContext {
-    core: Arc<Core>,
-    thread: Arc<Thread>,
+    pub(super) core: Arc<Core>,
+    pub(super) thread: Arc<Thread>,
     captured: Option<Registers>,
-    memory: Arc<Memory>,
+    pub(super) memory: Arc<Memory>,
     interrupter: Arc<ThreadInterrupter>,
     /// Commands are under way for `poll_memory` or for a new chunk.
-    commanded: bool,
+    pub(super) commanded: bool,
     job: Option<MemoryJob>,
     new_chunk: Option<NewChunk>,
     birth: Option<BirthHandle>,
+    /// Patched code is being changed.
+    pub(super) rewriting: Option<Rewriting>,
+    /// A [`Context::poll_patch`] under way.
+    pub(super) patching: bool,
 }
 
 /// A [`Context::poll_memory`] under way.
@@ -51,16 +60,19 @@ impl SeccompContext {
     /// A context for a captured thread.
     pub fn new(core: &Arc<Core>, thread: Arc<Thread>, registers: Registers) -> Box<Self> {
         thread.process.contexts.fetch_add(1, Ordering::Relaxed);
+        thread.slot.space.code.contexts.fetch_add(1, Ordering::Relaxed);
         Box::new(Self {
             core: core.clone(),
             captured: Some(registers),
-            memory: Arc::new(Memory { tid: thread.tid, max_address: core.layout.max_address }),
+            memory: Arc::new(Memory { thread: thread.clone(), max_address: core.layout.max_address }),
             interrupter: Arc::new(ThreadInterrupter(thread.clone())),
             thread,
             commanded: false,
             job: None,
             new_chunk: None,
             birth: None,
+            rewriting: None,
+            patching: false,
         })
     }
 
@@ -82,16 +94,19 @@ impl SeccompContext {
             return After::Wake(state.waker.take());
         }
         if let Some(registers) = self.captured.take() {
+            let registers = self.core.unsettle(&self.thread, &registers);
             frame.set_registers(&self.thread.slot, &registers, &self.core.template);
         }
-        state.stand = Stand::Running;
+        self.core.set_stand(state, Stand::Running);
+        state.heat.resumed();
         self.core.sent(&self.thread, state, self.core.listener.answer(id, crate::stub::ANSWER_RETURN))
     }
 
     fn resume_native(&self, state: &mut State, id: u64, request: crate::SyscallRequest) -> After {
         let core = &self.core;
+        self.thread.carried.finish(&self.thread.slot);
         if !is_native_allowed(&request, &core.layout) {
-            state.stand = Stand::Running;
+            core.set_stand(state, Stand::Running);
             return core.sent(&self.thread, state, core.listener.answer(id, errno::EINVAL.to_return_value()));
         }
         if is_exit(&request) {
@@ -100,7 +115,7 @@ impl SeccompContext {
             let _ = core.listener.proceed(id);
             return After::Nothing;
         }
-        state.stand = Stand::Running;
+        core.set_stand(state, Stand::Running);
         core.sent(&self.thread, state, core.listener.proceed(id))
     }
 
@@ -113,7 +128,11 @@ impl SeccompContext {
     }
 
     /// Has the captured thread execute commands.
-    fn start_commands(&mut self, wake: &WakeContext<'_>, commands: Vec<[u64; 7]>) -> Result<(), Died> {
+    pub(super) fn start_commands(
+        &mut self,
+        wake: &WakeContext<'_>,
+        commands: Vec<[u64; 7]>,
+    ) -> Result<(), Died> {
         let mut state = self.thread.state.lock();
         let Stand::Captured { id, frame } = state.stand else { return Err(Died) };
         set_waker(&mut state.waker, wake);
@@ -126,7 +145,7 @@ impl SeccompContext {
     }
 
     /// How the commands ended.
-    fn poll_commands(&mut self, wake: &WakeContext<'_>) -> Poll<Result<Outcome, Died>> {
+    pub(super) fn poll_commands(&mut self, wake: &WakeContext<'_>) -> Poll<Result<Outcome, Died>> {
         let mut state = self.thread.state.lock();
         let result = match (state.outcome.take(), &state.stand) {
             (Some(outcome), _) => Ok(outcome),
@@ -314,8 +333,8 @@ pub fn start_birth(
         0,
         0,
         fs_base.unwrap_or(0),
-        // Where a copy finds its own chunk.
-        slot.chunk_offset(),
+        // Where a copy finds its own chunk; whether others point a register to their slot.
+        if kind == SpawnKind::Copy { slot.chunk_offset() } else { u64::from(slot.space.code.is_enabled()) },
     ];
     let birth = Arc::new(Birth {
         kind,
@@ -373,7 +392,7 @@ impl Drop for BirthHandle {
 
 /// The address space of a new child.
 pub fn child_space(core: &Core, parent: &Slot) -> Result<Slot, Errno> {
-    let space = Space::new(&core.memory, core.geometry, parent.place)?;
+    let space = Space::new(&core.memory, core.geometry, parent.place, parent.space.code.copy())?;
     space.slot(parent.place).ok_or(errno::EIO)
 }
 
@@ -395,8 +414,14 @@ impl Context for SeccompContext {
                 if std::mem::take(&mut state.interrupted) {
                     thread.process.signal(thread.tid);
                 }
-                state.stand = Stand::Running;
+                thread.carried.finish(&thread.slot);
+                self.core.set_stand(&mut state, Stand::Running);
+                state.heat.resumed();
                 self.core.sent(&thread, &mut state, self.core.listener.answer(id, value))
+            }
+            (Resume::Return(value), Stand::Asking { place, .. }) => {
+                let place = *place;
+                self.core.answer_request(&thread, &mut state, place, value)
             }
             (Resume::Native, Stand::Syscall { id, request }) => {
                 let (id, request) = (*id, *request);
@@ -461,12 +486,25 @@ impl Context for SeccompContext {
             Stand::Syscall { id, request } => {
                 let (id, number) = (*id, request.number);
                 set_waker(&mut state.waker, wake);
-                state.stand = Stand::Capturing;
+                self.core.withdraw_carried(&thread);
+                self.core.set_stand(&mut state, Stand::Capturing(None));
                 // First the signal, then the answer: the handler runs before the application goes on.
                 thread.process.signal(thread.tid);
                 let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, number));
                 drop(state);
                 self.after(after);
+            }
+            Stand::Asking { request, place } => {
+                let (request, place) = (*request, *place);
+                set_waker(&mut state.waker, wake);
+                self.core.withdraw_carried(&thread);
+                self.core.set_stand(&mut state, Stand::Capturing(Some(request)));
+                thread.process.signal(thread.tid);
+                if let Place::Parked(id) = place {
+                    let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, 0));
+                    drop(state);
+                    self.after(after);
+                }
             }
             _ => set_waker(&mut state.waker, wake),
         }
@@ -491,7 +529,15 @@ impl Context for SeccompContext {
         wake: &mut WakeContext<'_>,
         operations: &[MemoryOperation<'_>],
     ) -> Poll<Result<(), MemoryError>> {
-        if !self.commanded && ready!(self.poll_capture(wake)).is_err() {
+        if !self.commanded && self.rewriting.is_none() {
+            if ready!(self.poll_capture(wake)).is_err() {
+                return Poll::Ready(Err(MemoryError::Died));
+            }
+            if self.job.is_none() {
+                self.undo_for(operations);
+            }
+        }
+        if ready!(self.poll_rewriting(wake)).is_err() {
             return Poll::Ready(Err(MemoryError::Died));
         }
         let mut job = self.job.take().unwrap_or_default();
@@ -532,6 +578,27 @@ impl Context for SeccompContext {
         )
     }
 
+    fn arena_wanted(&self, code: Range<u64>) -> Vec<Range<u64>> {
+        self.thread.slot.space.code.arena_wanted(&code)
+    }
+
+    fn poll_patch(&mut self, wake: &mut WakeContext<'_>, site: &PatchSite) -> Poll<Result<(), Died>> {
+        self.poll_patching(wake, site)
+    }
+
+    fn is_patched(&self, range: Range<u64>) -> bool {
+        self.thread.slot.space.code.touches(&range)
+    }
+
+    fn set_facts(&mut self, facts: Option<&Facts>) {
+        let slot = &self.thread.slot;
+        let words = facts.map(|f| [f.pid, f.tid, f.uid, f.gid, f.euid, f.egid]);
+        for index in 0..6 {
+            let word = words.map_or(0, |words| u64::from(words[index]) | FACT_VALID);
+            slot.set_word(SLOT_FACTS + index * 8, word);
+        }
+    }
+
     fn interrupter(&self) -> Arc<dyn Interrupter> {
         self.interrupter.clone()
     }
@@ -555,6 +622,7 @@ impl Drop for SeccompContext {
     fn drop(&mut self) {
         let thread = self.thread.clone();
         let last = thread.process.contexts.fetch_sub(1, Ordering::AcqRel) == 1;
+        thread.slot.space.code.contexts.fetch_sub(1, Ordering::Relaxed);
         let mut state = thread.state.lock();
         if matches!(state.stand, Stand::Dead) {
             if last {

@@ -11,12 +11,14 @@ use std::task::Waker;
 use abi::errno;
 
 use super::Core;
+use super::carried::Carried;
 use super::frame::Frame;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::seed::{INTERRUPT_SIGNAL, write_commands};
+use super::settle::Settled;
 use super::thread::{Batch, Birth, Outcome, Process, Purpose, Stand, State, Thread, call_error};
-use crate::stub::{CALL_BORN, CALL_READY, SLOT_FD};
-use crate::{Architecture, SpawnError, SpawnKind, SyscallRequest, Trap};
+use crate::stub::{CALL_BORN, CALL_READY, SLOT_FD, STATE_IDLE};
+use crate::{Architecture, Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
 /// What is left to do once a thread's lock is released.
 #[derive(Debug)]
@@ -102,10 +104,22 @@ impl Core {
     fn advance(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
         match &mut state.stand {
             Stand::Running => self.while_running(thread, state, call),
-            Stand::Capturing => match self.handler_frame(thread, &call) {
-                Some((frame, INTERRUPT_SIGNAL)) => self.captured(thread, state, call.id, frame),
-                _ => self.condemn(thread, state),
-            },
+            Stand::Asking { .. } | Stand::Returning(_) => self.while_asking(thread, state, &call),
+            Stand::Capturing(request) => {
+                let request = *request;
+                match self.handler_frame(thread, &call) {
+                    Some((frame, INTERRUPT_SIGNAL)) => {
+                        let mut registers = frame.registers(&thread.slot);
+                        self.settle_captured(thread, &mut registers, request.as_ref());
+                        self.captured(thread, state, call.id, frame, registers)
+                    }
+                    // It was giving up its processor when the signal was sent.
+                    None if request.is_some() && self.is_park(&call) => {
+                        self.sent(thread, state, self.listener.answer(call.id, 0))
+                    }
+                    _ => self.condemn(thread, state),
+                }
+            }
             Stand::Commanded(batch) => {
                 if self.is_expected(batch, &call) {
                     self.proceed_command(thread, state, call.id)
@@ -124,17 +138,16 @@ impl Core {
 
     fn while_running(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
         if let Some((frame, signal)) = self.handler_frame(thread, &call) {
-            state.trap = Some(if signal == INTERRUPT_SIGNAL {
-                Trap::Interrupted
-            } else {
-                Trap::Fault(frame.fault(&thread.slot, signal as u8))
-            });
-            return self.captured(thread, state, call.id, frame);
+            return self.signalled(thread, state, call.id, frame, signal);
         }
         if state.orphan {
-            state.stand = Stand::Capturing;
+            self.set_stand(state, Stand::Capturing(None));
             thread.process.signal(thread.tid);
             return self.sent(thread, state, self.listener.answer(call.id, errno::EINTR.to_return_value()));
+        }
+        let rings = call.ip == self.labels.ring_ip;
+        if rings && state.heat.rang() {
+            self.spinner.call_for(thread, state);
         }
         let request = SyscallRequest {
             number: u64::from(call.number.cast_unsigned()),
@@ -145,10 +158,52 @@ impl Core {
             } else {
                 Architecture::I386
             },
+            hot: !self.is_stub(call.ip) && thread.slot.space.code.count(call.ip),
         };
-        state.stand = Stand::Syscall { id: call.id, request };
+        if rings {
+            thread.carried.begin(&thread.slot, &request);
+        }
+        self.set_stand(state, Stand::Syscall { id: call.id, request });
         state.trap = Some(Trap::Syscall(request));
         After::Wake(state.waker.take())
+    }
+
+    /// A running thread took a signal: somebody wants it, or it made a fault. What it was about to do inside the stub is
+    /// no business of the kernel.
+    fn signalled(
+        &self,
+        thread: &Arc<Thread>,
+        state: &mut State,
+        id: u64,
+        frame: Frame,
+        signal: i32,
+    ) -> After {
+        let slot = &thread.slot;
+        let fault = frame.fault(slot, signal as u8);
+        match self.settle(thread, &frame.registers(slot), signal, fault.address) {
+            Settled::Application(registers) => {
+                state.trap =
+                    Some(if signal == INTERRUPT_SIGNAL { Trap::Interrupted } else { Trap::Fault(fault) });
+                self.captured(thread, state, id, frame, registers)
+            }
+            Settled::Inside(registers) => {
+                frame.set_registers(slot, &registers, &self.template);
+                self.sent(thread, state, self.listener.answer(id, crate::stub::ANSWER_RETURN))
+            }
+            Settled::Call(registers, request) => {
+                state.trap = Some(Trap::Syscall(request));
+                self.captured(thread, state, id, frame, registers)
+            }
+        }
+    }
+
+    /// Whether a late interrupt has brought a thread into its handler.
+    pub fn is_interrupt(&self, thread: &Thread, call: &Notification) -> bool {
+        matches!(self.handler_frame(thread, call), Some((_, INTERRUPT_SIGNAL)))
+    }
+
+    fn is_stub(&self, ip: u64) -> bool {
+        ip >= self.geometry.code
     }
 
     /// The frame and signal, if this is the stub's handler reporting one that holds water.
@@ -171,12 +226,20 @@ impl Core {
         self.command(thread, state, id, frame, vec![EXIT], Purpose::Exit)
     }
 
-    fn captured(&self, thread: &Arc<Thread>, state: &mut State, id: u64, frame: Frame) -> After {
+    fn captured(
+        &self,
+        thread: &Arc<Thread>,
+        state: &mut State,
+        id: u64,
+        frame: Frame,
+        registers: Registers,
+    ) -> After {
+        thread.slot.set_state(STATE_IDLE);
         if state.orphan {
             return self.exit(thread, state, id, frame);
         }
-        state.stand = Stand::Captured { id, frame };
-        state.registers = Some(frame.registers(&thread.slot));
+        self.set_stand(state, Stand::Captured { id, frame });
+        state.registers = Some(registers);
         After::Wake(state.waker.take())
     }
 
@@ -196,7 +259,8 @@ impl Core {
             _ => commands.len() as u64,
         };
         write_commands(&thread.slot, &commands);
-        state.stand = Stand::Commanded(Box::new(Batch { commands, proceeded: 0, frame, purpose }));
+        let batch = Box::new(Batch { commands, proceeded: 0, frame, purpose });
+        self.set_stand(state, Stand::Commanded(batch));
         self.sent(thread, state, self.listener.answer(id, answer))
     }
 
@@ -226,7 +290,7 @@ impl Core {
 
     /// Forgets a thread that is about to execute `exit`, before its tid can be used again.
     pub fn let_exit(&self, thread: &Thread, state: &mut State) {
-        state.stand = Stand::Dead;
+        self.set_stand(state, Stand::Dead);
         self.threads.remove(thread);
         thread.process.leave(thread.tid);
         thread.slot.space.release_slot(thread.slot.place);
@@ -247,7 +311,7 @@ impl Core {
             return self.condemn(thread, state);
         }
         let (frame, purpose) = (batch.frame, batch.purpose.clone());
-        state.stand = Stand::Captured { id: call.id, frame };
+        self.set_stand(state, Stand::Captured { id: call.id, frame });
         match purpose {
             Purpose::Memory => {
                 state.outcome = Some(Outcome { done: done as usize, result });
@@ -309,7 +373,7 @@ impl Core {
                 .collect();
             return self.command(thread, state, call.id, frame, commands, Purpose::Cleanup(birth));
         }
-        state.stand = Stand::Captured { id: call.id, frame };
+        self.set_stand(state, Stand::Captured { id: call.id, frame });
         After::Born(birth)
     }
 
@@ -321,6 +385,7 @@ impl Core {
             process: process.clone(),
             slot: birth.slot.clone(),
             state: State::new(Stand::Newborn(birth.clone())),
+            carried: Carried::default(),
         });
         process.enter(tid);
         let (parked, previous, ended) = {
@@ -368,7 +433,7 @@ impl Core {
     }
 
     /// Kills a process that broke the protocol.
-    fn condemn(&self, thread: &Thread, state: &mut State) -> After {
+    pub fn condemn(&self, thread: &Thread, state: &mut State) -> After {
         tracing::debug!(tid = thread.tid, stand = ?state.stand, "stub protocol broken, killing the process");
         thread.process.kill();
         self.dead(state)
@@ -377,7 +442,7 @@ impl Core {
     /// Declares a thread dead.
     pub fn dead(&self, state: &mut State) -> After {
         let waker = state.waker.take();
-        match std::mem::replace(&mut state.stand, Stand::Dead) {
+        match self.set_stand(state, Stand::Dead) {
             Stand::Dead => After::Nothing,
             Stand::Newborn(birth) => After::Wake(birth.advance(fail_birth)),
             Stand::Commanded(batch) => match batch.purpose {

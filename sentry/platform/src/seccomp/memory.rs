@@ -3,25 +3,60 @@
 //! Key types: [`Memory`] ([`UserMemory`] by `process_vm_readv(2)`). Invariant: nothing here reaches
 //! addresses at or above [`Layout::max_address`], where the stub and its slots are.
 
+use std::sync::Arc;
+
 use abi::errno::{self, Errno};
 
 use super::notification::last_error;
+use super::thread::Thread;
 use crate::{Architecture, Layout, MemoryOperation, Protection, Sharing, SyscallRequest, UserMemory};
 
 /// The memory a thread sees.
 #[derive(Debug)]
 pub struct Memory {
-    /// Host thread id.
-    pub tid: i32,
+    /// The thread.
+    pub thread: Arc<Thread>,
     /// Where it ends.
     pub max_address: u64,
 }
 
 impl Memory {
     fn remote(&self, address: u64, length: usize) -> Result<libc::iovec, Errno> {
-        let room = self.max_address.checked_sub(address).filter(|room| *room > 0).ok_or(errno::EFAULT)?;
-        let length = usize::try_from(room).map_or(length, |room| length.min(room));
-        Ok(libc::iovec { iov_base: address as *mut _, iov_len: length })
+        remote_range(self.max_address, address, length)
+    }
+}
+
+fn remote_range(max_address: u64, address: u64, length: usize) -> Result<libc::iovec, Errno> {
+    let room = max_address.checked_sub(address).filter(|room| *room > 0).ok_or(errno::EFAULT)?;
+    let length = usize::try_from(room).map_or(length, |room| length.min(room));
+    Ok(libc::iovec { iov_base: address as *mut _, iov_len: length })
+}
+
+fn write_remote(tid: i32, remote: libc::iovec, bytes: &[u8]) -> Result<usize, Errno> {
+    let local =
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: remote.iov_len.min(bytes.len()) };
+    // SAFETY: the local vector is within `bytes` and only read; the remote one is in another process.
+    transferred(unsafe { libc::process_vm_writev(tid, &raw const local, 1, &raw const remote, 1, 0) })
+}
+
+impl Memory {
+    fn write_now(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        let remote = self.remote(address, bytes.len())?;
+        write_remote(self.thread.tid, remote, bytes)
+    }
+
+    /// Writes to a thread's memory what its stub had yet to write.
+    pub fn write_to(thread: &Thread, max_address: u64, address: u64, bytes: &[u8]) {
+        if let Ok(remote) = remote_range(max_address, address, bytes.len()) {
+            // If it is not writable any more, the bytes are lost, as they would be a moment later.
+            let _ = write_remote(thread.tid, remote, bytes);
+        }
+    }
+
+    /// Writes out what a call had gathered. The place was writable when the call was made; if another thread has
+    /// taken it away since, the bytes are lost, as they are when that happens just after the call.
+    pub fn write_out(&self, address: u64, bytes: &[u8]) {
+        let _ = self.write_now(address, bytes);
     }
 }
 
@@ -42,22 +77,33 @@ impl UserMemory for Memory {
         if buffer.is_empty() {
             return Ok(0);
         }
+        let thread = &self.thread;
+        match thread.carried.read(&thread.slot, address, buffer) {
+            Ok(Some(count)) => return Ok(count),
+            Ok(None) => {}
+            Err((address, bytes)) => self.write_out(address, &bytes),
+        }
         let remote = self.remote(address, buffer.len())?;
         let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: remote.iov_len };
         // SAFETY: the local vector is within `buffer`; the remote one is in another process.
-        transferred(unsafe { libc::process_vm_readv(self.tid, &raw const local, 1, &raw const remote, 1, 0) })
+        let result =
+            unsafe { libc::process_vm_readv(thread.tid, &raw const local, 1, &raw const remote, 1, 0) };
+        let count = transferred(result)?;
+        thread.slot.space.code.overlay(address, &mut buffer[..count]);
+        Ok(count)
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let remote = self.remote(address, bytes.len())?;
-        let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: remote.iov_len };
-        // SAFETY: the local vector is within `bytes` and only read; the remote one is in another process.
-        transferred(unsafe {
-            libc::process_vm_writev(self.tid, &raw const local, 1, &raw const remote, 1, 0)
-        })
+        let thread = &self.thread;
+        match thread.carried.write(&thread.slot, address, bytes) {
+            Ok(true) => return Ok(bytes.len()),
+            Ok(false) => {}
+            Err((address, bytes)) => self.write_out(address, &bytes),
+        }
+        self.write_now(address, bytes)
     }
 
     fn compare_exchange_u32(&self, _address: u64, _expected: u32, _new: u32) -> Result<u32, Errno> {
@@ -73,7 +119,7 @@ fn check_range(address: u64, length: u64, layout: &Layout) -> Result<(), Errno> 
     }
 }
 
-fn protection_bits(protection: Protection) -> u64 {
+pub fn protection_bits(protection: Protection) -> u64 {
     let bit = |wanted: bool, bit: i32| if wanted { bit as u64 } else { 0 };
     bit(protection.read, libc::PROT_READ)
         | bit(protection.write, libc::PROT_WRITE)
@@ -203,7 +249,8 @@ mod tests {
         let layout = Layout { min_address: 0x1_0000, max_address: end, vdso: None };
         let allowed = |arguments| {
             let number = libc::SYS_mincore.cast_unsigned();
-            let request = SyscallRequest { number, arguments, ip: 0, architecture: Architecture::X86_64 };
+            let request =
+                SyscallRequest { number, arguments, ip: 0, architecture: Architecture::X86_64, hot: false };
             is_native_allowed(&request, &layout)
         };
         assert!(allowed([end - 8192, 8192, end - 2, 0, 0, 0]));

@@ -16,23 +16,30 @@ use parking_lot::Mutex;
 
 use crate::stub::{Geometry, Labels};
 use crate::{Affinity, Context, HostRule, Layout, NewSpace, Platform, Registers, SpawnError, SpawnKind};
+use carried::Carried;
 use context::{BirthHandle, SeccompContext, child_space, start_birth};
 use frame::FpTemplate;
 use notification::Listener;
 use slots::SlotMemory;
-use thread::{Process, Stand, State, Thread, Threads};
+use spinner::Spinner;
+use thread::{Place, Process, Stand, State, Thread, Threads};
 use worker::Workers;
 
+mod carried;
+mod code;
 mod context;
 mod dispatch;
 mod frame;
 mod memory;
 mod notification;
-#[expect(dead_code, reason = "the trap handler does not ask for patches yet")]
 mod patch;
+mod request;
+mod rewrite;
 mod rules;
 mod seed;
+mod settle;
 mod slots;
+mod spinner;
 mod thread;
 mod worker;
 
@@ -40,6 +47,32 @@ mod worker;
 mod tests;
 
 pub use seed::SetupError;
+
+/// Which parts of the accelerator are on: they can be switched off one by one for measurement and diagnosis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// System-call sites that trap often are patched. Nothing else works without it.
+    pub patch: bool,
+    /// They are patched when they first trap.
+    pub eager: bool,
+    /// A thread of the sentry looks out for requests in slots.
+    pub spin: bool,
+    /// Input and output travel in the slot.
+    pub carry: bool,
+    /// The stub answers calls that report known facts.
+    pub local: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { patch: true, eager: false, spin: true, carry: true, local: true }
+    }
+}
+
+impl Options {
+    /// Everything off: every call traps.
+    pub const OFF: Self = Self { patch: false, eager: false, spin: false, carry: false, local: false };
+}
 
 /// See the module's documentation.
 pub struct SeccompPlatform {
@@ -56,6 +89,7 @@ pub(crate) struct Core {
     memory: Arc<SlotMemory>,
     threads: Threads,
     workers: Workers,
+    spinner: Spinner,
     seed: Arc<Thread>,
     seed_line: Mutex<SeedLine>,
     seed_died: AtomicBool,
@@ -74,13 +108,13 @@ impl SeccompPlatform {
     ///
     /// # Errors
     /// The step that failed.
-    pub fn new() -> Result<Self, SetupError> {
+    pub fn new(options: Options) -> Result<Self, SetupError> {
         let workers = Workers::new().map_err(|errno| SetupError {
             step: "install the kick signal",
             errno,
             hint: "",
         })?;
-        let seed = seed::start()?;
+        let seed = seed::start(options)?;
         let process = Process::new(seed.pid, seed.slot.space.clone());
         process.enter(seed.pid);
         let thread = Arc::new(Thread {
@@ -88,6 +122,7 @@ impl SeccompPlatform {
             process: process.clone(),
             slot: seed.slot,
             state: State::new(Stand::Captured { id: seed.held, frame: seed.frame }),
+            carried: Carried::default(),
         });
         let threads = Threads::new();
         threads.insert(&thread);
@@ -101,6 +136,7 @@ impl SeccompPlatform {
             memory: seed.memory,
             threads,
             workers,
+            spinner: Spinner::new(options.patch && options.spin),
             seed: thread,
             seed_line: Mutex::default(),
             seed_died: AtomicBool::new(false),
@@ -127,9 +163,20 @@ impl Core {
             }
             Stand::Syscall { id, .. } => {
                 let id = *id;
-                state.stand = Stand::Capturing;
+                self.withdraw_carried(thread);
+                self.set_stand(state, Stand::Capturing(None));
                 thread.process.signal(thread.tid);
                 self.sent(thread, state, self.listener.answer(id, errno::EINTR.to_return_value()))
+            }
+            Stand::Asking { request, place } => {
+                let (request, place) = (*request, *place);
+                self.withdraw_carried(thread);
+                self.set_stand(state, Stand::Capturing(Some(request)));
+                thread.process.signal(thread.tid);
+                match place {
+                    Place::Slot => dispatch::After::Nothing,
+                    Place::Parked(id) => self.sent(thread, state, self.listener.answer(id, 0)),
+                }
             }
             Stand::Captured { id, frame } => {
                 let (id, frame) = (*id, *frame);
@@ -251,6 +298,7 @@ impl Platform for SeccompPlatform {
 
     fn wait(&self) -> Result<(), Errno> {
         let core = &self.core;
+        carried::next_turn();
         loop {
             if core.seed_died.load(Ordering::Acquire) {
                 return Err(errno::ECHILD);
@@ -269,8 +317,17 @@ impl Platform for SeccompPlatform {
         }
     }
 
+    fn spins(&self) -> bool {
+        self.core.spinner.is_enabled()
+    }
+
+    fn spin(&self) {
+        self.core.spin();
+    }
+
     fn kick(&self) {
         self.core.workers.kick();
+        self.core.spinner.interrupt();
     }
 
     fn affinity(&self) -> Affinity {

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use abi::errno::{self, Errno};
 
+use super::Options;
+use super::code::{Code, HOT};
 use super::frame::{FpTemplate, Frame};
 use super::notification::{AUDIT_ARCH_X86_64, Listener, Notification, last_error};
 use super::slots::{Slot, SlotMemory, SlotPlace, Space, memfd, seal};
@@ -119,7 +121,7 @@ struct Plan {
 ///
 /// # Errors
 /// The step that failed.
-pub fn start() -> Result<Seed, SetupError> {
+pub fn start(options: Options) -> Result<Seed, SetupError> {
     check_host()?;
     let maps = fs::read_to_string("/proc/self/maps")
         .map_err(|error| SetupError::new("read /proc/self/maps")(Errno::from(error)))?;
@@ -133,10 +135,11 @@ pub fn start() -> Result<Seed, SetupError> {
     }
     let special_size: u64 = special.iter().map(|map| map.end - map.start).sum();
     let geometry = choose_geometry(&maps, special_size)?;
-    let (image, labels) = stub::image(&geometry);
+    let (image, labels) = stub::image(&geometry, options.carry, options.local);
     let memory = Arc::new(SlotMemory::new(&geometry).map_err(SetupError::new("make the slots"))?);
     let place = SlotPlace { chunk: 0, index: 0 };
-    let space = Space::new(&memory, geometry, place).map_err(SetupError::new("make the slots"))?;
+    let code = Code::new(options.patch && stub::has_gs_instructions(), if options.eager { 1 } else { HOT });
+    let space = Space::new(&memory, geometry, place, code).map_err(SetupError::new("make the slots"))?;
     let slot = space.slot(place).ok_or(errno::EIO).map_err(SetupError::new("make the slots"))?;
     let vdso_start = write_boot_commands(&slot, &labels, &special);
     let plan = Plan {
@@ -211,8 +214,8 @@ fn choose_geometry(maps: &[Mapping], special_size: u64) -> Result<Geometry, Setu
     let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) }.max(2048);
     // Some room beyond the kernel's minimum: alignment, and a frame begun below the top.
     let stack_end = (SLOT_STACK as u64 + frame + 512).next_multiple_of(PAGE);
-    // One more page per slot is for argument data of an accelerator; it costs nothing until touched.
-    let slot_size = (stack_end + PAGE).next_power_of_two();
+    // Behind it, input and output that a call carries along; they cost nothing until touched.
+    let slot_size = (stack_end + 2 * stub::AREA).next_power_of_two();
     for _ in 0..100 {
         let mut random = [0u8; 8];
         // SAFETY: the buffer is writable and as long as said.
@@ -291,7 +294,9 @@ fn write_boot_commands(slot: &Slot, labels: &Labels, special: &[&Mapping]) -> u6
         to += length;
     }
     let slots_end = geometry.slots + geometry.chunk_size();
-    for (start, end) in [(0, vdso_start), (geometry.code + PAGE, geometry.slots), (slots_end, TASK_END)] {
+    for (start, end) in
+        [(0, vdso_start), (geometry.code + stub::IMAGE_SIZE as u64, geometry.slots), (slots_end, TASK_END)]
+    {
         commands.push([libc::SYS_munmap as u64, start, end - start, 0, 0, 0, 0]);
     }
     let signal = INTERRUPT_SIGNAL as u64;
@@ -401,7 +406,10 @@ unsafe fn child(plan: &Plan) -> ! {
             }
         };
         let exec = libc::PROT_READ | libc::PROT_EXEC;
-        check(if map(geometry.code, PAGE, exec, plan.code.as_raw_fd()) { 0 } else { -1 }, 101);
+        check(
+            if map(geometry.code, stub::IMAGE_SIZE as u64, exec, plan.code.as_raw_fd()) { 0 } else { -1 },
+            101,
+        );
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into(), 102);
         // A terminal's signals must not reach stubs; failing means that we lead a session already.
         libc::setsid();

@@ -6,12 +6,14 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::errno::{self, Errno};
 use parking_lot::Mutex;
 
+use super::code::Code;
 use super::notification::last_error;
-use crate::stub::{CHUNK_SLOTS, Geometry};
+use crate::stub::{CHUNK_SLOTS, Geometry, SLOT_STATE};
 
 /// Most chunks, hence processes, of one sandbox.
 pub const MAX_CHUNKS: u64 = 32768;
@@ -117,6 +119,8 @@ pub struct Space {
     memory: Arc<SlotMemory>,
     geometry: Geometry,
     chunks: Mutex<Vec<Chunk>>,
+    /// Its patched code.
+    pub code: Code,
 }
 
 #[derive(Debug)]
@@ -145,10 +149,15 @@ impl Space {
     ///
     /// # Errors
     /// `EAGAIN`: [`MAX_CHUNKS`].
-    pub fn new(memory: &Arc<SlotMemory>, geometry: Geometry, like: SlotPlace) -> Result<Arc<Self>, Errno> {
+    pub fn new(
+        memory: &Arc<SlotMemory>,
+        geometry: Geometry,
+        like: SlotPlace,
+        code: Code,
+    ) -> Result<Arc<Self>, Errno> {
         let number = memory.allocate()?;
         let chunk = Chunk { place: like.chunk, number, used: 1 << like.index, mapped: true };
-        Ok(Arc::new(Self { memory: memory.clone(), geometry, chunks: Mutex::new(vec![chunk]) }))
+        Ok(Arc::new(Self { memory: memory.clone(), geometry, chunks: Mutex::new(vec![chunk]), code }))
     }
 
     /// The slot at a place that is known to be used.
@@ -278,6 +287,45 @@ impl Slot {
             // SAFETY: as in `word`.
             unsafe { pointer.cast::<u64>().write_volatile(value) };
         }
+    }
+
+    /// Reads an aligned 32-bit word; 0 outside of the slot.
+    pub fn half(&self, at: usize) -> u32 {
+        self.atomic(at).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// Writes an aligned 32-bit word; nothing outside of the slot.
+    pub fn set_half(&self, at: usize, value: u32) {
+        if let Some(word) = self.atomic(at) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// The state of the thread's request, an allegation like everything here.
+    pub fn state(&self) -> u32 {
+        self.atomic(SLOT_STATE).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Sets the state of the request, after everything that belongs to it.
+    pub fn set_state(&self, state: u32) {
+        if let Some(word) = self.atomic(SLOT_STATE) {
+            word.store(state, Ordering::Release);
+        }
+    }
+
+    /// Changes the state if it is `from`.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn change_state(&self, from: u32, to: u32) -> Result<(), u32> {
+        let Some(word) = self.atomic(SLOT_STATE) else { return Err(0) };
+        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
+    }
+
+    fn atomic(&self, at: usize) -> Option<&AtomicU32> {
+        let pointer = self.pointer(at, 4).filter(|_| at.is_multiple_of(4))?;
+        // SAFETY: four aligned bytes inside our mapping, which outlives `self`; both sides use atomic instructions.
+        Some(unsafe { AtomicU32::from_ptr(pointer.cast()) })
     }
 
     /// Copies bytes out; leaves `buffer` alone if they do not lie inside the slot.

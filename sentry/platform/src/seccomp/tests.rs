@@ -9,8 +9,8 @@ use std::task::{Context as WakeContext, Poll, Wake, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::SeccompPlatform;
 use super::slots::memfd;
+use super::{Options, SeccompPlatform};
 use crate::*;
 
 const CODE: u64 = 0x1000_0000;
@@ -25,7 +25,7 @@ fn platform() -> (&'static SeccompPlatform, MutexGuard<'static, ()>) {
         let (send, receive) = std::sync::mpsc::channel();
         // The seed dies with the thread that forked it, so this one stays.
         std::thread::spawn(move || {
-            send.send(SeccompPlatform::new()).expect("the test waits");
+            send.send(SeccompPlatform::new(Options::default())).expect("the test waits");
             loop {
                 std::thread::park();
             }

@@ -14,10 +14,12 @@ use std::task::Waker;
 use abi::errno::Errno;
 use parking_lot::Mutex;
 
+use super::carried::Carried;
 use super::frame::Frame;
 use super::notification::Notification;
 use super::seed::INTERRUPT_SIGNAL;
 use super::slots::{Slot, Space};
+use super::spinner::Heat;
 use crate::{Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
 /// One host process.
@@ -74,6 +76,11 @@ impl Process {
         }
     }
 
+    /// How many threads it has.
+    pub fn thread_count(&self) -> usize {
+        self.life.lock().threads.len()
+    }
+
     /// Adds a thread.
     pub fn enter(&self, tid: i32) {
         self.life.lock().threads.push(tid);
@@ -103,6 +110,8 @@ pub struct Thread {
     pub slot: Slot,
     /// Where it stands.
     pub state: Mutex<State>,
+    /// What its call carries along.
+    pub carried: Carried,
 }
 
 /// Where a thread stands, and who wants to know.
@@ -122,6 +131,10 @@ pub struct State {
     pub interrupted: bool,
     /// The context is gone: the thread is to end at the next opportunity.
     pub orphan: bool,
+    /// How often it rings.
+    pub heat: Heat,
+    /// Whether the spinner looks at its slot.
+    pub watched: bool,
 }
 
 impl State {
@@ -135,6 +148,8 @@ impl State {
             waker: None,
             interrupted: false,
             orphan: false,
+            heat: Heat::default(),
+            watched: false,
         })
     }
 }
@@ -148,14 +163,39 @@ pub enum Stand {
     Running,
     /// Held in a system call of the application.
     Syscall { id: u64, request: SyscallRequest },
-    /// Answered with an interrupt signal pending; its handler is about to speak.
-    Capturing,
+    /// Waits for the answer to a request in its slot.
+    Asking { request: SyscallRequest, place: Place },
+    /// The answer is known, but the thread was giving up its processor and has yet to say so.
+    Returning(u64),
+    /// Answered with an interrupt signal pending; its handler is about to speak. With the request, if it came
+    /// through the slot.
+    Capturing(Option<SyscallRequest>),
     /// Held in the stub's handler.
     Captured { id: u64, frame: Frame },
     /// In the stub's handler, executing commands.
     Commanded(Box<Batch>),
     /// Gone.
     Dead,
+}
+
+/// How a thread waits for the answer to its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It looks at its slot.
+    Slot,
+    /// It has given up its processor; this notification holds it.
+    Parked(u64),
+}
+
+impl Stand {
+    /// Whether the thread wants a processor.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Running | Self::Returning(_) => true,
+            Self::Asking { place, .. } => *place == Place::Slot,
+            _ => false,
+        }
+    }
 }
 
 /// Commands under way.

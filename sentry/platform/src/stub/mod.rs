@@ -10,8 +10,11 @@
 
 use std::arch::global_asm;
 
-/// Bytes of the stub's image: one page.
-pub const IMAGE_SIZE: usize = 4096;
+mod calls;
+pub use calls::{AREA, CALLS, Call, Extent};
+
+/// Bytes of the stub's image: two pages.
+pub const IMAGE_SIZE: usize = 8192;
 
 /// Number of the stub's "I stand still" call. Linux has no such call, so without a listener it is `ENOSYS`.
 pub const CALL_READY: u64 = 0x1f00;
@@ -31,8 +34,47 @@ pub const MAX_COMMANDS: usize = 16;
 /// Bytes of a command: call number and six arguments.
 pub const COMMAND_SIZE: usize = 56;
 
-// Slot offsets 0 to 127 are for an accelerator (a request, a result, a state), as is the page after the signal stack
-// for argument data; unused today.
+/// Number of the call by which a thread whose request takes long gives up its processor.
+pub const CALL_PARK: u64 = 0x1f02;
+
+/// The sentry is not looking: ring. Also: the request is done, and the sentry looks no longer.
+pub const STATE_IDLE: u32 = 0;
+/// The sentry is looking. Also: the request is done.
+pub const STATE_WATCHED: u32 = 1;
+/// A request stands in the slot.
+pub const STATE_REQUEST: u32 = 2;
+/// The sentry is at work on it.
+pub const STATE_TAKEN: u32 = 3;
+/// The sentry says that it will take longer.
+pub const STATE_PARK: u32 = 4;
+/// The thread is about to make, or has made, [`CALL_PARK`].
+pub const STATE_PARKING: u32 = 5;
+/// Turns of the loop (some tens of nanoseconds each) that a thread waits before it gives up its processor.
+pub const PATIENCE: u32 = 2000;
+
+// The request and its result are the slot's first cache line.
+/// Slot offset of the state (32 bits).
+pub const SLOT_STATE: usize = 0;
+/// Slot offset of the call's number (32 bits).
+pub const SLOT_NUMBER: usize = 4;
+/// Slot offset of the arguments.
+pub const SLOT_ARGUMENTS: usize = 8;
+/// Slot offset of the result.
+pub const SLOT_RESULT: usize = 56;
+/// Slot offset of the address in the trampoline where the thread goes on.
+pub const SLOT_RETURN: usize = 64;
+/// Slot offset of the length of the input carried along (32 bits).
+pub const SLOT_IN_LENGTH: usize = 72;
+/// Slot offset of the length of the place for output that was found writable (32 bits).
+pub const SLOT_OUT_CAPACITY: usize = 76;
+/// Slot offset of the length of the output to be copied (32 bits).
+pub const SLOT_OUT_LENGTH: usize = 80;
+/// Slot offset of where in the output area it begins (32 bits).
+pub const SLOT_OUT_OFFSET: usize = 84;
+/// Slot offset of the address where it goes.
+pub const SLOT_OUT_ADDRESS: usize = 88;
+/// Slot offset of the facts ([`Fact`]), a word each; bit 63 says that one is valid.
+pub const SLOT_FACTS: usize = 192;
 
 /// Slot offset where the stub leaves the index and error of a failed step of its set-up.
 pub const SLOT_FAILURE: usize = 128;
@@ -49,133 +91,8 @@ pub const SLOT_FD: i32 = 100;
 const _: () = assert!(SLOT_COMMANDS + MAX_COMMANDS * COMMAND_SIZE <= SLOT_STACK);
 
 global_asm!(
-    r#"
-    .pushsection .rodata.runsc_stub, "a", @progbits
-    .balign 64
-    .globl runsc_stub_start, runsc_stub_handler, runsc_stub_boot, runsc_stub_restorer
-    .globl runsc_stub_ready_ip, runsc_stub_command_ip, runsc_stub_clone_ip, runsc_stub_map_ip
-    .globl runsc_stub_born_ip, runsc_stub_return_ip, runsc_stub_slot_mask, runsc_stub_chunk_mask
-    .globl runsc_stub_chunk_size, runsc_stub_end
-    .hidden runsc_stub_slot_mask, runsc_stub_chunk_mask, runsc_stub_chunk_size, runsc_stub_ready_ip
-runsc_stub_start:
-runsc_stub_slot_mask:
-    .quad 0
-runsc_stub_chunk_mask:
-    .quad 0
-runsc_stub_chunk_size:
-    .quad 0
-    .balign 64
-
-    # Entered by the kernel: edi = signal, rsp = signal frame.
-runsc_stub_handler:
-    mov ebp, edi
-    mov r12, rsp
-    and r12, qword ptr [rip + runsc_stub_slot_mask]
-    xor r14d, r14d
-    xor r15d, r15d
-10: # "I stand still": frame, last result, signal, commands done.
-    mov rdi, rsp
-    mov rsi, r15
-    mov edx, ebp
-    mov r10, r14
-    mov eax, {ready}
-    syscall
-runsc_stub_ready_ip:
-    test eax, eax
-    jz 50f
-    js 60f
-    mov ebx, eax
-    xor r14d, r14d
-    lea r13, [r12 + {commands}]
-    cmp eax, {spawn}
-    jae 30f
-20: # Execute ebx commands, stopping at the first error.
-    mov rax, [r13]
-    mov rdi, [r13 + 8]
-    mov rsi, [r13 + 16]
-    mov rdx, [r13 + 24]
-    mov r10, [r13 + 32]
-    mov r8, [r13 + 40]
-    mov r9, [r13 + 48]
-    syscall
-runsc_stub_command_ip:
-    mov r15, rax
-    cmp rax, -4095
-    jae 10b
-    inc r14
-    add r13, {command_size}
-    dec ebx
-    jnz 20b
-    jmp 10b
-30: # clone
-    mov rax, [r13]
-    mov rdi, [r13 + 8]
-    mov rsi, [r13 + 16]
-    mov rdx, [r13 + 24]
-    mov r10, [r13 + 32]
-    mov r8, [r13 + 40]
-    mov r9, [r13 + 48]
-    syscall
-runsc_stub_clone_ip:
-    test rax, rax
-    jz 40f
-    mov r15, rax
-    cmp rax, -4095
-    jae 10b
-    inc r14
-    jmp 10b
-40: # The child. Without a slot of its own, it first maps its chunk (offset in r9) over its parent's.
-    cmp ebx, {spawn_copy}
-    jne 45f
-    mov rdi, r12
-    and rdi, qword ptr [rip + runsc_stub_chunk_mask]
-    mov rsi, qword ptr [rip + runsc_stub_chunk_size]
-    mov edx, 3
-    mov r10d, 0x11
-    mov r8d, {slot_fd}
-    mov eax, 9
-    syscall
-runsc_stub_map_ip:
-    cmp rax, -4095
-    jae 60f
-45:
-    mov r12, rsp
-    and r12, qword ptr [rip + runsc_stub_slot_mask]
-    xor ebp, ebp
-    xor r14d, r14d
-    xor r15d, r15d
-    mov rdi, rsp
-    xor esi, esi
-    xor edx, edx
-    xor r10d, r10d
-    mov eax, {born}
-    syscall
-runsc_stub_born_ip:
-    jmp runsc_stub_ready_ip
-50: # Back to the application.
-    add rsp, 8
-runsc_stub_restorer:
-    mov eax, 15
-    syscall
-runsc_stub_return_ip:
-    ud2
-60: # Nobody answers, or set-up failed. All signals are masked, so this is the end.
-    mov [r12 + {failure}], r14
-    mov [r12 + {failure} + 8], r15
-    ud2
-
-    # Handler of the seed's first signal: commands before there is a filter.
-runsc_stub_boot:
-    mov ebp, edi
-    mov r12, rsp
-    and r12, qword ptr [rip + runsc_stub_slot_mask]
-    mov ebx, [r12 + {boot_count}]
-    lea r13, [r12 + {commands}]
-    xor r14d, r14d
-    jmp 20b
-runsc_stub_end:
-    .popsection
-    "#,
+    include_str!("handler.s"),
+    include_str!("enter.s"),
     ready = const CALL_READY,
     born = const CALL_BORN,
     spawn = const ANSWER_SPAWN_SHARING,
@@ -185,6 +102,26 @@ runsc_stub_end:
     failure = const SLOT_FAILURE,
     boot_count = const SLOT_BOOT_COUNT,
     slot_fd = const SLOT_FD,
+    calls = const CALLS,
+    area = const AREA,
+    state = const SLOT_STATE,
+    number = const SLOT_NUMBER,
+    arguments = const SLOT_ARGUMENTS,
+    result = const SLOT_RESULT,
+    return_to = const SLOT_RETURN,
+    in_length = const SLOT_IN_LENGTH,
+    out_capacity = const SLOT_OUT_CAPACITY,
+    out_length = const SLOT_OUT_LENGTH,
+    out_offset = const SLOT_OUT_OFFSET,
+    out_address = const SLOT_OUT_ADDRESS,
+    facts = const SLOT_FACTS,
+    watched = const STATE_WATCHED,
+    request = const STATE_REQUEST,
+    taken = const STATE_TAKEN,
+    park = const STATE_PARK,
+    parking = const STATE_PARKING,
+    patience = const PATIENCE,
+    call_park = const CALL_PARK,
 );
 
 unsafe extern "C" {
@@ -201,6 +138,31 @@ unsafe extern "C" {
     static runsc_stub_slot_mask: u8;
     static runsc_stub_chunk_mask: u8;
     static runsc_stub_chunk_size: u8;
+    static runsc_stub_enter: u8;
+    static runsc_stub_fact: u8;
+    static runsc_stub_plain_ip: u8;
+    static runsc_stub_saved: u8;
+    static runsc_stub_copy_in: u8;
+    static runsc_stub_copied_in: u8;
+    static runsc_stub_copy_string: u8;
+    static runsc_stub_copied_string: u8;
+    static runsc_stub_probe: u8;
+    static runsc_stub_probed: u8;
+    static runsc_stub_asked: u8;
+    static runsc_stub_took_back: u8;
+    static runsc_stub_park_ip: u8;
+    static runsc_stub_ring: u8;
+    static runsc_stub_ring_ip: u8;
+    static runsc_stub_copy_out: u8;
+    static runsc_stub_copied_out: u8;
+    static runsc_stub_plain_end: u8;
+    static runsc_stub_no_input: u8;
+    static runsc_stub_no_output: u8;
+    static runsc_stub_answered: u8;
+    static runsc_stub_entered: u8;
+    static runsc_stub_data: u8;
+    static runsc_stub_gs: u8;
+    static runsc_stub_calls: u8;
     static runsc_stub_end: u8;
 }
 
@@ -216,6 +178,28 @@ pub struct Labels {
     pub map_ip: u64,
     pub born_ip: u64,
     pub return_ip: u64,
+    pub enter: u64,
+    pub fact: u64,
+    pub plain_ip: u64,
+    pub saved: u64,
+    pub copy_in: u64,
+    pub copied_in: u64,
+    pub copy_string: u64,
+    pub copied_string: u64,
+    pub probe: u64,
+    pub probed: u64,
+    pub asked: u64,
+    pub took_back: u64,
+    pub park_ip: u64,
+    pub ring: u64,
+    pub ring_ip: u64,
+    pub copy_out: u64,
+    pub copied_out: u64,
+    pub plain_end: u64,
+    pub no_input: u64,
+    pub no_output: u64,
+    pub answered: u64,
+    pub entered: u64,
 }
 
 /// Where the stub and its slots lie in every address space.
@@ -253,8 +237,14 @@ impl Geometry {
     }
 }
 
+/// Whether programs may use `wrgsbase` (`HWCAP2_FSGSBASE`, Documentation/arch/x86/x86_64/fsgs.rst).
+pub fn has_gs_instructions() -> bool {
+    const HWCAP2_FSGSBASE: u64 = 1 << 1;
+    crate::auxiliary_value(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0
+}
+
 /// The stub's bytes for this geometry, and where its labels are.
-pub fn image(geometry: &Geometry) -> (Vec<u8>, Labels) {
+pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels) {
     let start = &raw const runsc_stub_start;
     let offset = |label: *const u8| label.addr() - start.addr();
     let length = offset(&raw const runsc_stub_end);
@@ -267,6 +257,12 @@ pub fn image(geometry: &Geometry) -> (Vec<u8>, Labels) {
     word(&raw const runsc_stub_slot_mask, !(geometry.slot_size - 1));
     word(&raw const runsc_stub_chunk_mask, !(geometry.chunk_size() - 1));
     word(&raw const runsc_stub_chunk_size, geometry.chunk_size());
+    word(&raw const runsc_stub_data, geometry.stack_end as u64);
+    word(&raw const runsc_stub_gs, u64::from(has_gs_instructions()));
+    for (index, call) in calls::TABLE.iter().enumerate() {
+        let at = offset(&raw const runsc_stub_calls) + index * 8;
+        bytes[at..at + 8].copy_from_slice(&call.reduced(carry, local).word().to_ne_bytes());
+    }
     let at = |label: *const u8| geometry.code + offset(label) as u64;
     let labels = Labels {
         handler: at(&raw const runsc_stub_handler),
@@ -278,6 +274,28 @@ pub fn image(geometry: &Geometry) -> (Vec<u8>, Labels) {
         map_ip: at(&raw const runsc_stub_map_ip),
         born_ip: at(&raw const runsc_stub_born_ip),
         return_ip: at(&raw const runsc_stub_return_ip),
+        enter: at(&raw const runsc_stub_enter),
+        fact: at(&raw const runsc_stub_fact),
+        plain_ip: at(&raw const runsc_stub_plain_ip),
+        saved: at(&raw const runsc_stub_saved),
+        copy_in: at(&raw const runsc_stub_copy_in),
+        copied_in: at(&raw const runsc_stub_copied_in),
+        copy_string: at(&raw const runsc_stub_copy_string),
+        copied_string: at(&raw const runsc_stub_copied_string),
+        probe: at(&raw const runsc_stub_probe),
+        probed: at(&raw const runsc_stub_probed),
+        asked: at(&raw const runsc_stub_asked),
+        took_back: at(&raw const runsc_stub_took_back),
+        park_ip: at(&raw const runsc_stub_park_ip),
+        ring: at(&raw const runsc_stub_ring),
+        ring_ip: at(&raw const runsc_stub_ring_ip),
+        copy_out: at(&raw const runsc_stub_copy_out),
+        copied_out: at(&raw const runsc_stub_copied_out),
+        plain_end: at(&raw const runsc_stub_plain_end),
+        no_input: at(&raw const runsc_stub_no_input),
+        no_output: at(&raw const runsc_stub_no_output),
+        answered: at(&raw const runsc_stub_answered),
+        entered: at(&raw const runsc_stub_entered),
     };
     (bytes, labels)
 }

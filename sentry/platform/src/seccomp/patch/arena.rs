@@ -57,6 +57,7 @@ impl Arena {
     }
 
     /// The addresses of the pages that ever held a trampoline.
+    #[cfg(test)]
     pub fn touched_pages(&self) -> impl Iterator<Item = u64> {
         self.touched.iter().map(|page| page.saturating_mul(PAGE))
     }

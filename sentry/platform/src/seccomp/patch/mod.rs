@@ -155,11 +155,6 @@ impl Refusal {
     pub fn depends_on_arena(self) -> bool {
         matches!(self, Self::NoPlace | Self::OutOfReach)
     }
-
-    /// Whether asking again with a larger window could succeed.
-    pub fn depends_on_window(self) -> bool {
-        matches!(self, Self::WindowEnds)
-    }
 }
 
 /// An instruction of a trampoline and the state it stands for.
@@ -228,11 +223,13 @@ impl Patch {
     }
 
     /// The trampoline's instructions, ascending.
+    #[cfg(test)]
     pub fn points(&self) -> &[Point] {
         &self.points
     }
 
     /// `start` and every displaced instruction boundary inside the patch, ascending.
+    #[cfg(test)]
     pub fn boundaries(&self) -> &[u64] {
         &self.boundaries
     }

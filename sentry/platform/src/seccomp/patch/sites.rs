@@ -37,16 +37,13 @@ struct Tables {
 }
 
 impl Sites {
+    #[cfg(test)]
     pub fn new() -> Self {
         Self::default()
     }
 
     pub fn len(&self) -> usize {
         self.tables.by_start.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.tables.by_start.is_empty()
     }
 
     /// Takes a patch in, before its first byte is written.

@@ -1,0 +1,223 @@
+
+    # Entered from a patched call site, by way of its trampoline, in place of `syscall`: rax = call, arguments in
+    # their registers, rcx = where to go on, r11 = free. Like `syscall` it changes nothing but rax, rcx, r11 and
+    # arithmetic flags, and never touches the stack. gs = this thread's slot.
+    .balign 64
+runsc_stub_enter:
+    cmp rax, {calls}
+    jae 70f
+    lea r11, [rip + runsc_stub_calls]
+    mov r11, qword ptr [r11 + rax * 8]
+    test r11d, 15
+    jz 71f
+    # A fact that the sentry has written down (bit 63: it is valid).
+    and r11d, 15
+    mov r11, qword ptr gs:[r11 * 8 + {facts} - 8]
+    btr r11, 63
+    jnc 70f
+    mov rax, r11
+runsc_stub_fact:
+    jmp rcx
+70: # Nothing to carry along: ring.
+    mov qword ptr gs:[{return_to}], rcx
+    mov dword ptr gs:[{in_length}], 0
+    mov dword ptr gs:[{out_capacity}], 0
+    syscall
+runsc_stub_plain_ip:
+    mov rcx, qword ptr gs:[{return_to}]
+    jmp rcx
+runsc_stub_plain_end:
+71:
+    test r11, r11
+    jz 70b
+    mov qword ptr gs:[{return_to}], rcx
+    mov dword ptr gs:[{number}], eax
+    mov qword ptr gs:[{arguments}], rdi
+    mov qword ptr gs:[{arguments} + 8], rsi
+    mov qword ptr gs:[{arguments} + 16], rdx
+    mov qword ptr gs:[{arguments} + 24], r10
+    mov qword ptr gs:[{arguments} + 32], r8
+    mov qword ptr gs:[{arguments} + 40], r9
+runsc_stub_saved:
+    xor eax, eax
+    mov qword ptr gs:[{in_length}], rax # and the capacity beside it
+    mov dword ptr gs:[{out_length}], eax
+
+    # Input: pointer index, length register, mode and value, from bit 8 of the description.
+    mov rdx, r11
+    shr rdx, 8
+    mov ecx, edx
+    shr ecx, 6
+    and ecx, 3
+    jz 75f
+    mov r8d, ecx
+    mov ecx, edx
+    and ecx, 7
+    mov rsi, qword ptr gs:[rcx * 8 + {arguments}]
+    cmp rsi, 4096
+    jb 75f
+    rdgsbase rdi
+    add rdi, qword ptr [rip + runsc_stub_data]
+    cmp r8d, 3
+    je 73f
+    mov r9d, edx
+    shr r9d, 8
+    and r9d, 0xffff
+    cmp r8d, 1
+    je 72f
+    mov ecx, edx
+    shr ecx, 3
+    and ecx, 7
+    mov rcx, qword ptr gs:[rcx * 8 + {arguments}]
+    cmp rcx, {area}
+    ja 75f
+    imul r9, rcx
+72:
+    cmp r9, {area}
+    ja 75f
+    mov ecx, r9d
+    mov eax, r9d
+runsc_stub_copy_in:
+    rep movsb
+runsc_stub_copied_in:
+    mov dword ptr gs:[{in_length}], eax
+    jmp 75f
+73: # A string with its end.
+    xor ecx, ecx
+74:
+runsc_stub_copy_string:
+    movzx eax, byte ptr [rsi + rcx]
+runsc_stub_copied_string:
+    mov byte ptr [rdi + rcx], al
+    inc ecx
+    test eax, eax
+    jz 76f
+    cmp ecx, {area}
+    jb 74b
+    jmp 75f
+76:
+    mov dword ptr gs:[{in_length}], ecx
+
+runsc_stub_no_input:
+75: # Output: is the place writable? From bit 40 of the description.
+    mov rdx, r11
+    shr rdx, 40
+    mov ecx, edx
+    shr ecx, 6
+    and ecx, 3
+    jz 79f
+    mov r8d, ecx
+    mov ecx, edx
+    and ecx, 7
+    mov rdi, qword ptr gs:[rcx * 8 + {arguments}]
+    cmp rdi, 4096
+    jb 79f
+    mov r9d, edx
+    shr r9d, 8
+    and r9d, 0xffff
+    cmp r8d, 1
+    je 77f
+    mov ecx, edx
+    shr ecx, 3
+    and ecx, 7
+    mov rcx, qword ptr gs:[rcx * 8 + {arguments}]
+    mov eax, {area}
+    cmp rcx, rax
+    cmova rcx, rax
+    imul r9, rcx
+77:
+    mov eax, {area}
+    cmp r9, rax
+    cmova r9, rax
+    test r9, r9
+    jz 79f
+runsc_stub_probe:
+    lock or byte ptr [rdi], 0
+    lock or byte ptr [rdi + r9 - 1], 0
+runsc_stub_probed:
+    mov dword ptr gs:[{out_capacity}], r9d
+
+runsc_stub_no_output:
+79: # Ask, if the sentry is looking.
+    test r11d, 16
+    jz 85f
+    mov eax, {watched}
+    mov ecx, {request}
+    lock cmpxchg dword ptr gs:[{state}], ecx
+runsc_stub_asked:
+    jne 85f
+80:
+    mov ecx, {patience}
+81:
+    mov eax, dword ptr gs:[{state}]
+    cmp eax, {watched}
+    jbe 84f
+    cmp eax, {park}
+    je 82f
+    pause
+    dec ecx
+    jnz 81b
+    # The sentry does not get to it. If it has not begun, take the request back and ring; else sleep.
+    mov eax, {request}
+    xor ecx, ecx
+    lock cmpxchg dword ptr gs:[{state}], ecx
+runsc_stub_took_back:
+    je 85f
+    mov eax, {taken}
+    mov ecx, {parking}
+    lock cmpxchg dword ptr gs:[{state}], ecx
+    je 83f
+    jmp 80b
+82:
+    mov eax, {park}
+    mov ecx, {parking}
+    lock cmpxchg dword ptr gs:[{state}], ecx
+    jne 80b
+83:
+    mov eax, {call_park}
+    syscall
+runsc_stub_park_ip:
+    jmp 86f
+84:
+runsc_stub_answered:
+    mov rax, qword ptr gs:[{result}]
+    jmp 86f
+85: # Ring, with everything as it came.
+runsc_stub_ring:
+    mov rdi, qword ptr gs:[{arguments}]
+    mov rsi, qword ptr gs:[{arguments} + 8]
+    mov rdx, qword ptr gs:[{arguments} + 16]
+    mov r10, qword ptr gs:[{arguments} + 24]
+    mov r8, qword ptr gs:[{arguments} + 32]
+    mov r9, qword ptr gs:[{arguments} + 40]
+    mov eax, dword ptr gs:[{number}]
+    syscall
+runsc_stub_ring_ip:
+86: # rax is final. Output first, then the registers.
+    mov ecx, dword ptr gs:[{out_length}]
+    test ecx, ecx
+    jz 87f
+    rdgsbase rsi
+    add rsi, qword ptr [rip + runsc_stub_data]
+    mov edi, dword ptr gs:[{out_offset}]
+    lea rsi, [rsi + rdi + {area}]
+    mov rdi, qword ptr gs:[{out_address}]
+runsc_stub_copy_out:
+    rep movsb
+runsc_stub_copied_out:
+87:
+    mov rdi, qword ptr gs:[{arguments}]
+    mov rsi, qword ptr gs:[{arguments} + 8]
+    mov rdx, qword ptr gs:[{arguments} + 16]
+    mov r10, qword ptr gs:[{arguments} + 24]
+    mov r8, qword ptr gs:[{arguments} + 32]
+    mov r9, qword ptr gs:[{arguments} + 40]
+    mov rcx, qword ptr gs:[{return_to}]
+    jmp rcx
+runsc_stub_entered:
+
+    .balign 8
+runsc_stub_calls:
+    .space {calls} * 8
+runsc_stub_end:
+    .popsection

@@ -1,0 +1,145 @@
+    .pushsection .rodata.runsc_stub, "a", @progbits
+    .balign 64
+    .globl runsc_stub_start, runsc_stub_handler, runsc_stub_boot, runsc_stub_restorer
+    .globl runsc_stub_ready_ip, runsc_stub_command_ip, runsc_stub_clone_ip, runsc_stub_map_ip
+    .globl runsc_stub_born_ip, runsc_stub_return_ip, runsc_stub_slot_mask, runsc_stub_chunk_mask
+    .globl runsc_stub_chunk_size, runsc_stub_end, runsc_stub_data, runsc_stub_gs, runsc_stub_calls
+    .globl runsc_stub_enter, runsc_stub_fact, runsc_stub_plain_ip, runsc_stub_saved, runsc_stub_copy_in
+    .globl runsc_stub_copied_in, runsc_stub_copy_string, runsc_stub_copied_string, runsc_stub_probe
+    .globl runsc_stub_plain_end, runsc_stub_no_input, runsc_stub_no_output, runsc_stub_answered
+    .globl runsc_stub_probed, runsc_stub_asked, runsc_stub_took_back, runsc_stub_park_ip, runsc_stub_ring
+    .globl runsc_stub_ring_ip, runsc_stub_copy_out, runsc_stub_copied_out, runsc_stub_entered
+    .hidden runsc_stub_data, runsc_stub_gs, runsc_stub_calls
+    .hidden runsc_stub_slot_mask, runsc_stub_chunk_mask, runsc_stub_chunk_size, runsc_stub_ready_ip
+runsc_stub_start:
+runsc_stub_slot_mask:
+    .quad 0
+runsc_stub_chunk_mask:
+    .quad 0
+runsc_stub_chunk_size:
+    .quad 0
+runsc_stub_data:
+    .quad 0
+runsc_stub_gs: # whether wrgsbase may be used
+    .quad 0
+    .balign 64
+
+    # Entered by the kernel: edi = signal, rsp = signal frame.
+runsc_stub_handler:
+    mov ebp, edi
+    mov r12, rsp
+    and r12, qword ptr [rip + runsc_stub_slot_mask]
+    xor r14d, r14d
+    xor r15d, r15d
+10: # "I stand still": frame, last result, signal, commands done.
+    mov rdi, rsp
+    mov rsi, r15
+    mov edx, ebp
+    mov r10, r14
+    mov eax, {ready}
+    syscall
+runsc_stub_ready_ip:
+    test eax, eax
+    jz 50f
+    js 60f
+    mov ebx, eax
+    xor r14d, r14d
+    lea r13, [r12 + {commands}]
+    cmp eax, {spawn}
+    jae 30f
+20: # Execute ebx commands, stopping at the first error.
+    mov rax, [r13]
+    mov rdi, [r13 + 8]
+    mov rsi, [r13 + 16]
+    mov rdx, [r13 + 24]
+    mov r10, [r13 + 32]
+    mov r8, [r13 + 40]
+    mov r9, [r13 + 48]
+    syscall
+runsc_stub_command_ip:
+    mov r15, rax
+    cmp rax, -4095
+    jae 10b
+    inc r14
+    add r13, {command_size}
+    dec ebx
+    jnz 20b
+    jmp 10b
+30: # clone
+    mov rax, [r13]
+    mov rdi, [r13 + 8]
+    mov rsi, [r13 + 16]
+    mov rdx, [r13 + 24]
+    mov r10, [r13 + 32]
+    mov r8, [r13 + 40]
+    mov r9, [r13 + 48]
+    syscall
+runsc_stub_clone_ip:
+    test rax, rax
+    jz 40f
+    mov r15, rax
+    cmp rax, -4095
+    jae 10b
+    inc r14
+    jmp 10b
+40: # The child. Without a slot of its own, it first maps its chunk (offset in r9) over its parent's. With one, it
+    # points gs to it, if that is wanted (r9); a copy's is at the same address as its parent's.
+    cmp ebx, {spawn_copy}
+    jne 44f
+    mov rdi, r12
+    and rdi, qword ptr [rip + runsc_stub_chunk_mask]
+    mov rsi, qword ptr [rip + runsc_stub_chunk_size]
+    mov edx, 3
+    mov r10d, 0x11
+    mov r8d, {slot_fd}
+    mov eax, 9
+    syscall
+runsc_stub_map_ip:
+    cmp rax, -4095
+    jae 60f
+    jmp 45f
+44:
+    mov r12, rsp
+    and r12, qword ptr [rip + runsc_stub_slot_mask]
+    test r9, r9
+    jz 45f
+    wrgsbase r12
+45:
+    mov r12, rsp
+    and r12, qword ptr [rip + runsc_stub_slot_mask]
+    xor ebp, ebp
+    xor r14d, r14d
+    xor r15d, r15d
+    mov rdi, rsp
+    xor esi, esi
+    xor edx, edx
+    xor r10d, r10d
+    mov eax, {born}
+    syscall
+runsc_stub_born_ip:
+    jmp runsc_stub_ready_ip
+50: # Back to the application.
+    add rsp, 8
+runsc_stub_restorer:
+    mov eax, 15
+    syscall
+runsc_stub_return_ip:
+    ud2
+60: # Nobody answers, or set-up failed. All signals are masked, so this is the end.
+    mov [r12 + {failure}], r14
+    mov [r12 + {failure} + 8], r15
+    ud2
+
+    # Handler of the seed's first signal: commands before there is a filter.
+runsc_stub_boot:
+    mov ebp, edi
+    mov r12, rsp
+    and r12, qword ptr [rip + runsc_stub_slot_mask]
+    cmp qword ptr [rip + runsc_stub_gs], 0
+    je 65f
+    wrgsbase r12
+65:
+    mov ebx, [r12 + {boot_count}]
+    lea r13, [r12 + {commands}]
+    xor r14d, r14d
+    jmp 20b
