@@ -114,6 +114,7 @@ impl Platform for Treadmill {
             arguments: *arguments,
             ip: 0,
             architecture: Architecture::X86_64,
+            hot: false,
         };
         Poll::Ready(Ok(Box::new(Runner {
             calls: self.calls.iter().map(request).collect(),
