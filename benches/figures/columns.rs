@@ -19,6 +19,8 @@ pub struct Column {
     kind: Kind,
     /// State, bundles and logs of this column alone.
     directory: PathBuf,
+    /// What the scratch directory and the parent of all cgroups are called; ids begin with it.
+    prefix: String,
     count: Cell<usize>,
 }
 
@@ -37,13 +39,14 @@ pub fn cgroup_parent(scratch_name: &str) -> String {
 }
 
 impl Column {
-    pub fn new(spec: &ColumnSpec, directory: &Path) -> Result<Column, String> {
+    pub fn new(spec: &ColumnSpec, directory: &Path, prefix: &str) -> Result<Column, String> {
         std::fs::create_dir_all(directory.join("stage"))
             .map_err(|e| format!("{}: {e}", directory.display()))?;
         let column = Column {
             name: spec.name.clone(),
             kind: spec.kind.clone(),
             directory: directory.to_owned(),
+            prefix: prefix.to_owned(),
             count: Cell::new(0),
         };
         column.binary()?;
@@ -93,12 +96,10 @@ impl Column {
     ) -> Result<Container<'_>, String> {
         let number = self.count.replace(self.count.get() + 1);
         let directory = self.directory.join(format!("{number}"));
-        let scratch = self.directory.parent().and_then(Path::file_name).unwrap_or_default();
-        let parent = cgroup_parent(&scratch.to_string_lossy());
         let own = self.directory.file_name().unwrap_or_default().to_string_lossy();
-        let id = format!("{}-{own}-{number}", scratch.to_string_lossy());
+        let id = format!("{}-{own}-{number}", self.prefix);
         std::fs::create_dir(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
-        let config = room.config(arguments, &format!("{parent}/{id}"));
+        let config = room.config(arguments, &format!("{}/{id}", cgroup_parent(&self.prefix)));
         std::fs::write(directory.join("config.json"), config.to_string()).map_err(|e| e.to_string())?;
         let native = self.is_native().then(|| room.native(&self.directory.join("stage"), arguments));
         let program = self.binary()?;

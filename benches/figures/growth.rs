@@ -68,8 +68,8 @@ fn program(bench: &mut Bench, run: &growth_rows::Run, index: usize, rows: &[Grow
     }
     let mut arguments = vec!["/bench/growth"];
     arguments.extend(run.arguments.iter().map(String::as_str));
-    let done =
-        operations::figures(column, &bench.rooms.small, &arguments, LIMIT, bench.request.profiles.as_deref());
+    let profiles = bench.request.profiles.as_deref().filter(|_| column.is_ours());
+    let done = operations::figures(column, &bench.rooms.small, &arguments, LIMIT, profiles);
     match done {
         Ok(figures) => {
             figures.into_iter().for_each(|(name, value)| bench.samples.add(&key(&name), index, value));

@@ -83,7 +83,9 @@ fn main() -> ExitCode {
 /// Measures and prints.
 fn work(scratch: PathBuf, arguments: &[String]) -> Result<ExitCode, String> {
     let request = cli::parse(arguments)?;
-    let make = |(i, spec)| Column::new(spec, &scratch.join(format!("column-{i}")));
+    let run = rooms::tmpfs(&scratch.join("run"))?;
+    let prefix = scratch.file_name().unwrap_or_default().to_string_lossy();
+    let make = |(i, spec)| Column::new(spec, &run.join(format!("column-{i}")), &prefix);
     let columns: Vec<Column> = request.columns.iter().enumerate().map(make).collect::<Result<_, _>>()?;
     let rooms = Rooms::prepare(&scratch, &request)?;
     let mut bench = Bench { request, columns, rooms, samples: Samples::default() };

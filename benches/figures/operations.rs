@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(40);
+const PROFILED_TIMES: usize = 16;
 
 pub fn round(bench: &mut Bench) {
     for row in rows::wanted(&bench.request).filter(|r| r.source == Source::Operation) {
@@ -17,9 +18,14 @@ pub fn round(bench: &mut Bench) {
             if bench.samples.has_failed(row.key, index) {
                 continue;
             }
-            let program = ["/bench/operations", row.key];
-            match figures(column, &bench.rooms.small, &program, LIMIT, bench.request.profiles.as_deref()) {
-                Ok(figures) if figures.len() == 1 => bench.samples.add(row.key, index, figures[0].1),
+            let profiles = bench.request.profiles.as_deref().filter(|_| column.is_ours());
+            // A profile needs more samples than one measurement gives.
+            let times = if profiles.is_some() { PROFILED_TIMES } else { 1 };
+            let program = [&["/bench/operations"], vec![row.key; times].as_slice()].concat();
+            match figures(column, &bench.rooms.small, &program, LIMIT, profiles) {
+                Ok(figures) if figures.len() == times && figures.iter().all(|(name, _)| name == row.key) => {
+                    figures.iter().for_each(|(_, value)| bench.samples.add(row.key, index, *value));
+                }
                 Ok(figures) => {
                     bench.samples.fail(row.key, index, &column.name, &format!("wrote {figures:?}"))
                 }
@@ -38,10 +44,12 @@ pub fn figures(
     profiles: Option<&Path>,
 ) -> Result<Vec<(String, f64)>, String> {
     let container = column.container(room, program, Cgroups::LeftAlone)?;
-    let output = match profiles.filter(|_| column.is_ours()) {
+    let output = match profiles {
         None => container.output(limit)?,
         Some(directory) => {
-            let name = program[1..].join("_").replace(['/', ' '], "_");
+            let mut words = program[1..].to_vec();
+            words.dedup();
+            let name = words.join("_").replace('/', "");
             let recording = Recording::new(directory, &name, &column.name)?;
             let output =
                 harness::command::run(&mut recording.wrap(&container.run()), limit).ok("perf record")?;

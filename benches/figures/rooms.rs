@@ -78,3 +78,11 @@ fn read_only_tree(scratch: &Path) -> Result<PathBuf, String> {
     command::run(&mut sh, LIMIT).ok("mounting the Debian tree")?;
     Ok(at)
 }
+
+/// A tmpfs for bundles and the runtimes' records, as `/run` is where engines keep both. In our own namespace too.
+pub fn tmpfs(at: &Path) -> Result<PathBuf, String> {
+    std::fs::create_dir(at).map_err(|e| format!("{}: {e}", at.display()))?;
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "mode=755", "tmpfs"]).arg(at);
+    command::run(&mut mount, LIMIT).ok("mounting a tmpfs").map(|_| at.to_owned())
+}
