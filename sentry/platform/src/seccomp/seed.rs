@@ -333,23 +333,31 @@ pub fn write_commands(slot: &Slot, commands: &[[u64; 7]]) {
 }
 
 /// The restartable-sequence area that glibc registered for this thread: a fork inherits the registration, and
-/// the kernel would write to it after it is unmapped. Found by the symbols that glibc exports for it.
+/// the kernel would write to it after it is unmapped. Found by the symbols that glibc has for it since 2.35; weak, because an
+/// older one has none, and not by `dlsym(3)`, which finds nothing in a statically linked program.
 fn registered_rseq() -> Option<(u64, u64)> {
-    // SAFETY: dlsym takes any C string.
-    let (offset, size) = unsafe {
-        (
-            libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()),
-            libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()),
-        )
-    };
+    let (offset, size): (*const i64, *const u32);
+    let thread: u64;
+    // SAFETY: loads two addresses from the global offset table (null where the symbol is missing), and the thread pointer, which
+    // the x86-64 ABI keeps at fs:0.
+    unsafe {
+        std::arch::asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "mov {offset}, qword ptr [rip + __rseq_offset@GOTPCREL]",
+            "mov {size}, qword ptr [rip + __rseq_size@GOTPCREL]",
+            "mov {thread}, fs:0",
+            offset = out(reg) offset,
+            size = out(reg) size,
+            thread = out(reg) thread,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
     if offset.is_null() || size.is_null() {
         return None;
     }
     // SAFETY: glibc documents them as `const ptrdiff_t` and `const unsigned int`.
-    let (offset, size) = unsafe { (offset.cast::<i64>().read(), size.cast::<u32>().read()) };
-    let thread: u64;
-    // SAFETY: the x86-64 ABI keeps the thread pointer at fs:0.
-    unsafe { std::arch::asm!("mov {}, fs:0", out(reg) thread, options(nostack, readonly)) };
+    let (offset, size) = unsafe { (offset.read(), size.read()) };
     (size != 0).then(|| (thread.wrapping_add_signed(offset), u64::from(size)))
 }
 
