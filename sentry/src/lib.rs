@@ -12,6 +12,7 @@ pub mod futex;
 pub mod kernel;
 pub mod lockdown;
 pub mod memory;
+pub mod random;
 pub mod reactor;
 pub mod sandbox;
 pub mod signals;

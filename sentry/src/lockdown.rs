@@ -57,9 +57,16 @@ pub fn allow_only(platform: &dyn Platform) -> Result<(), LockdownError> {
     Ok(allowlist::install(&all_rows(platform))?)
 }
 
+/// The environment's variable that tells glibc how many heaps threads may have (`mallopt(3)`, `M_ARENA_MAX`).
+pub const HEAPS_VARIABLE: &str = "MALLOC_ARENA_MAX";
+
 /// glibc's allocator looks into `/proc/sys/vm/overcommit_memory` the first time a thread's heap could shrink, and never
-/// again. This lets it look now (and find nothing, the root being empty): later it would be the end of us.
+/// again. This lets it look now (and find nothing, the root being empty): later it would be the end of us. The program's main
+/// heap is not a thread's, so when there is no other there is nothing to do.
 fn settle_allocator() {
+    if std::env::var_os(HEAPS_VARIABLE).is_some_and(|heaps| heaps == "1") {
+        return;
+    }
     /// Less than what malloc maps separately, more than what it keeps without a look at the heap's end; together
     /// more than its trim threshold. See malloc/arena.c, `heap_trim`.
     const BLOCK: usize = 96 << 10;

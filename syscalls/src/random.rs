@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use abi::errno::{EFAULT, EINVAL, EIO, SysResult};
+use abi::errno::{EFAULT, EINVAL, SysResult};
 use abi::process::GetrandomFlags;
 use abi::user::UserAddress;
 use sentry::task::{Reply, Task};
@@ -39,7 +39,7 @@ pub fn sys_getrandom(
 /// Copies one piece out; short if only a part of the memory can be written.
 fn copy_random(task: &Task, address: u64, count: usize) -> SysResult<usize> {
     let mut bytes = vec![0; count];
-    getrandom::fill(&mut bytes).map_err(|_| EIO)?;
+    sentry::random::fill(&mut bytes)?;
     task.write_memory(address, &bytes)
 }
 

@@ -14,12 +14,12 @@ use super::Context;
 use crate::container::bundle;
 use crate::container::id::ContainerId;
 use crate::container::plan::Plan;
-use crate::container::store::{ContainerState, Entry};
+use crate::container::store::Entry;
 use crate::container::translate;
 use crate::failure::{Attempt, Failure};
 use crate::sandbox::console::{Pty, users_window};
 use crate::sandbox::spawn;
-use crate::sandbox::start::{self, Begin, Creation, InitStdio};
+use crate::sandbox::start::{self, Begin, Creation, InitStdio, Made};
 
 /// `runsc create`.
 #[derive(Debug, Args)]
@@ -80,8 +80,8 @@ pub enum Terminal {
 pub struct Created {
     /// Its locked directory.
     pub entry: Entry,
-    /// Its record.
-    pub state: ContainerState,
+    /// Its sandbox.
+    pub made: Made,
     /// The master of its terminal, if it is ours.
     pub master: Option<OwnedFd>,
 }
@@ -106,7 +106,7 @@ impl CreateOptions {
         let begin = if has_hook { Begin::OnStart } else { begin };
         let made = self.create_in(context, &entry, &plan, preserved, begin);
         match made {
-            Ok((state, master)) => Ok(Created { entry, state, master }),
+            Ok((made, master)) => Ok(Created { entry, made, master }),
             Err(failure) => {
                 entry.remove()?;
                 Err(failure)
@@ -121,10 +121,10 @@ impl CreateOptions {
         plan: &Plan,
         preserved: Vec<OwnedFd>,
         begin: Begin,
-    ) -> Result<(ContainerState, Option<OwnedFd>), Failure> {
+    ) -> Result<(Made, Option<OwnedFd>), Failure> {
         let (stdio, master) = self.stdio(plan)?;
         let globals = &context.globals;
-        let state = start::create(&Creation {
+        let made = start::create(&Creation {
             globals,
             entry,
             plan,
@@ -134,9 +134,9 @@ impl CreateOptions {
             begin,
         })?;
         if let Some(path) = &self.pid_file {
-            write_pid_file(path, state.sandbox_pid())?;
+            write_pid_file(path, made.state.sandbox_pid())?;
         }
-        Ok((state, master))
+        Ok((made, master))
     }
 
     fn stdio(&self, plan: &Plan) -> Result<(InitStdio, Option<OwnedFd>), Failure> {

@@ -29,8 +29,8 @@ use crate::failure::{Attempt, Failure, RUNTIME_FAILED};
 use crate::options::{Globals, OverlayMode, network, platform};
 use crate::sandbox::console::{Pty, all_terminals, users_window};
 use crate::sandbox::control::INIT;
-use crate::sandbox::foreground::{Ending, StandIn, block_signals};
-use crate::sandbox::start::{self, Begin, Creation, InitStdio};
+use crate::sandbox::foreground::{Ending, Link, StandIn, block_signals};
+use crate::sandbox::start::{self, Begin, Creation, InitStdio, Made};
 
 /// What docker gives a container that says nothing.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -83,7 +83,7 @@ impl Do {
         let plan = self.plan(&globals, &id)?;
         let signals = block_signals()?;
         let entry = context.store.create(&id)?;
-        let (stand_in, state) = match self.begin(&globals, &entry, &plan) {
+        let (stand_in, state) = match self.begin(&globals, context, &entry, &plan) {
             Ok(begun) => begun,
             Err(failure) => {
                 entry.remove()?;
@@ -98,6 +98,7 @@ impl Do {
     fn begin(
         &self,
         globals: &Globals,
+        context: &Context,
         entry: &Entry,
         plan: &Plan,
     ) -> Result<(StandIn, crate::container::store::ContainerState), Failure> {
@@ -117,13 +118,14 @@ impl Do {
             die_with_caller: true,
             begin: Begin::AtOnce,
         };
-        let mut state = start::create(&creation)?;
+        let Made { mut state, life } = start::create(&creation)?;
         drop(creation);
-        let sentry = Pid::from_raw(state.sandbox_pid());
+        let pid = Pid::from_raw(state.sandbox_pid());
         // A failure from here on ends the sandbox with this process.
-        let client = start_container(entry, &mut state)?;
-        let ending = Ending::Sentry(sentry);
-        Ok((StandIn { client, pid: INIT, ending, master, slave: None, insistence: true }, state))
+        start_container(entry, &mut state)?;
+        let ending = Ending::Sentry { pid, life, gofer: state.gofer };
+        let link = Link::Later { store: context.store.clone(), id: ContainerId::new(&state.id)? };
+        Ok((StandIn { link, pid: INIT, ending, master, slave: None, insistence: true }, state))
     }
 
     fn plan(&self, globals: &Globals, id: &ContainerId) -> Result<Plan, Failure> {

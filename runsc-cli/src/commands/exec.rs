@@ -22,7 +22,7 @@ use crate::failure::{Attempt, EXEC_FAILED, Failure};
 use crate::sandbox::client::Client;
 use crate::sandbox::console::{Pty, users_window};
 use crate::sandbox::control::{Answer, Call, GuestPid};
-use crate::sandbox::foreground::{Ending, StandIn, block_signals};
+use crate::sandbox::foreground::{Ending, Link, StandIn, block_signals};
 use crate::sandbox::spawn;
 use crate::sandbox::start::explain;
 
@@ -174,7 +174,7 @@ impl Exec {
         }
         let ticket = client.send(Call::Wait { pid }, &[])?;
         let stand_in = StandIn {
-            client: Some(client),
+            link: Link::Open(client),
             pid,
             ending: Ending::Answer(ticket),
             master,
@@ -228,7 +228,7 @@ fn proxy(
     nix::unistd::dup2_stderr(&null)?;
     let ticket = client.send(Call::Wait { pid }, &[])?;
     StandIn {
-        client: Some(client),
+        link: Link::Open(client),
         pid,
         ending: Ending::Answer(ticket),
         master: None,

@@ -10,8 +10,8 @@ use super::start::start_container;
 use crate::container::id::ContainerId;
 use crate::failure::{Attempt, Failure};
 use crate::sandbox::control::INIT;
-use crate::sandbox::foreground::{Ending, StandIn, block_signals};
-use crate::sandbox::start::Begin;
+use crate::sandbox::foreground::{Ending, Link, StandIn, block_signals};
+use crate::sandbox::start::{Begin, Made};
 
 /// `runsc run`.
 #[derive(Debug, Args)]
@@ -41,22 +41,19 @@ impl Run {
         let id = ContainerId::new(&self.id)?;
         let terminal = if self.detach { Terminal::Detached } else { Terminal::Ours };
         let signals = if self.detach { None } else { Some(block_signals()?) };
-        let Created { entry, mut state, master } =
+        let Created { entry, made: Made { mut state, life }, master } =
             self.options.create(context, &id, terminal, Begin::AtOnce)?;
-        let sentry = Pid::from_raw(state.sandbox_pid());
-        let client = match start_container(&entry, &mut state) {
-            Ok(client) => client,
-            Err(failure) => {
-                delete::destroy(entry, Some(&state))?;
-                return Err(failure);
-            }
-        };
+        let pid = Pid::from_raw(state.sandbox_pid());
+        if let Err(failure) = start_container(&entry, &mut state) {
+            delete::destroy(entry, Some(&state))?;
+            return Err(failure);
+        }
         let Some(signals) = signals else { return Ok(0) };
         drop(entry);
         let stand_in = StandIn {
-            client,
+            link: Link::Later { store: context.store.clone(), id: id.clone() },
             pid: INIT,
-            ending: Ending::Sentry(sentry),
+            ending: Ending::Sentry { pid, life, gofer: state.gofer },
             master,
             slave: None,
             insistence: false,

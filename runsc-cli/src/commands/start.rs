@@ -48,19 +48,17 @@ impl Start {
     }
 }
 
-/// Starts a created container whose directory is locked, unless it was told to begin at once. Gives back the connection;
-/// `None` if the program has ended already.
-pub fn start_container(entry: &Entry, state: &mut ContainerState) -> Result<Option<Client>, Failure> {
+/// Starts a created container whose directory is locked, unless it was told to begin at once.
+pub fn start_container(entry: &Entry, state: &mut ContainerState) -> Result<(), Failure> {
     let pid = state.sandbox_pid();
     let given = state.hooks.clone();
-    let mut client = entry.connect().map(Client::new).ok();
     if state.phase != Phase::Running {
-        let connection =
-            client.as_mut().ok_or_else(|| Failure::new("cannot start a container that has stopped"))?;
+        let stopped = |_| Failure::new("cannot start a container that has stopped");
+        let mut connection = entry.connect().map(Client::new).map_err(stopped)?;
         if let Some(given) = &given {
             let input = hooks::oci_state(state, Status::Created, pid);
             for (index, hook) in given.start_container().iter().flatten().enumerate() {
-                run_inside(connection, &state.process, hook, &input)
+                run_inside(&mut connection, &state.process, hook, &input)
                     .attempt(|| format!("hooks.startContainer[{index}] {}", hook.path().display()))?;
             }
         }
@@ -75,7 +73,7 @@ pub fn start_container(entry: &Entry, state: &mut ContainerState) -> Result<Opti
         let input = hooks::oci_state(state, Status::Running, pid);
         hooks::run_and_warn("poststart", given.poststart().as_ref(), &input);
     }
-    Ok(client)
+    Ok(())
 }
 
 /// OCI wants these hooks found and run in the container, before its program.

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use libcgroups::common::{
-    AnyCgroupManager, CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager,
+    AnyCgroupManager, AnyManagerError, CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager,
 };
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxPidsBuilder, LinuxResources};
@@ -69,30 +69,42 @@ impl CgroupPlan {
         &self.record
     }
 
-    /// Makes the cgroups, sets the limits and puts the processes in.
-    pub fn apply(&self, processes: &[Pid]) -> Result<(), Failure> {
-        match self.try_apply(processes) {
+    /// Makes the cgroups, sets the limits and puts the process in.
+    pub fn apply(&self, process: Pid) -> Result<(), Failure> {
+        let applied = self.act(|manager| {
+            manager.add_task(raw(process))?;
+            manager.apply(&ControllerOpt {
+                resources: &self.resources,
+                disable_oom_killer: false,
+                oom_score_adj: None,
+                freezer_state: None,
+            })
+        });
+        match applied {
             Err(failure) if self.optional => {
                 tracing::warn!("linux.resources are ignored, no cgroup can be made: {failure}");
                 Ok(())
             }
-            outcome => outcome.attempt(|| format!("cgroup {}", self.record.path.display())),
+            outcome => outcome,
         }
     }
 
-    fn try_apply(&self, processes: &[Pid]) -> Result<(), Failure> {
-        let manager = self.record.manager()?;
-        for pid in processes {
-            manager.add_task(libcgroups_nix::unistd::Pid::from_raw(pid.as_raw()))?;
+    /// Puts one more process in, if the cgroups could be made.
+    pub fn add(&self, process: Pid) -> Result<(), Failure> {
+        match self.act(|manager| manager.add_task(raw(process))) {
+            Err(_) if self.optional => Ok(()),
+            outcome => outcome,
         }
-        manager.apply(&ControllerOpt {
-            resources: &self.resources,
-            disable_oom_killer: false,
-            oom_score_adj: None,
-            freezer_state: None,
-        })?;
-        Ok(())
     }
+
+    fn act(&self, act: impl FnOnce(&AnyCgroupManager) -> Result<(), AnyManagerError>) -> Result<(), Failure> {
+        let acted = self.record.manager().and_then(|manager| Ok(act(&manager)?));
+        acted.attempt(|| format!("cgroup {}", self.record.path.display()))
+    }
+}
+
+fn raw(process: Pid) -> libcgroups_nix::unistd::Pid {
+    libcgroups_nix::unistd::Pid::from_raw(process.as_raw())
 }
 
 impl CgroupRecord {

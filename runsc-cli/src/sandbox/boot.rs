@@ -15,16 +15,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, Uid, setresgid, setresuid};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 use sentry::spec::SandboxSpec;
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, ChannelError};
 use super::control::{ControlError, ControlHandler, ErrorKind, INIT, ProcessStdio, SignalTarget};
 use super::kernel::{KernelFds, boot_kernel, prepare_kernel};
-use super::server::Server;
+use super::server::{Server, spawn_small};
 use super::spawn;
 use crate::logging::{self, LogSettings};
 
@@ -153,11 +155,22 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
         Err(error) => (Err(error), None),
     };
     let told = channel.send(&BootReply { result }, &[]);
-    drop(channel);
-    match (told, sandbox) {
+    let status = match (told, sandbox) {
         (Ok(()), Some(sandbox)) => sandbox.run(listener.into()),
         _ => 125,
-    }
+    };
+    // Closed by hand and first: whoever waits for our end can begin to clean up while we take ourselves apart.
+    drop(channel);
+    end_the_others();
+    status
+}
+
+/// Kills what is left in our pid namespace. Our own end would, but only after the threads, the memory and the files are gone;
+/// now they can go at the same time.
+fn end_the_others() {
+    const EVERYBODY: Pid = Pid::from_raw(-1);
+    // An error means that nobody is left.
+    let _ = nix::sys::signal::kill(EVERYBODY, Signal::SIGKILL);
 }
 
 fn split(descriptors: Vec<OwnedFd>) -> Option<(OwnedFd, OwnedFd, OwnedFd, OwnedFd, Vec<OwnedFd>)> {
@@ -167,9 +180,10 @@ fn split(descriptors: Vec<OwnedFd>) -> Option<(OwnedFd, OwnedFd, OwnedFd, OwnedF
     Some((channel, listener, gofer, log, each.collect()))
 }
 
-/// A booted kernel and the terminal of its first process.
+/// A booted kernel, signals from outside, and the terminal of its first process.
 struct Sandbox {
     handler: Arc<dyn ControlHandler>,
+    signals: SignalFd,
     terminal: Option<OwnedFd>,
 }
 
@@ -197,6 +211,7 @@ fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<San
     nix::sys::prctl::set_dumpable(false)
         .map_err(|error| internal(ConfineError::Dumpable(error.into()).to_string()))?;
     hide().map_err(|error| internal(error.to_string()))?;
+    let signals = catch_signals().map_err(|e| internal(ConfineError::Session(e.into()).to_string()))?;
     if die_with_caller {
         // After the change of ids, which would clear it. A caller that has died before this line is noticed when the
         // reply cannot be sent.
@@ -206,7 +221,7 @@ fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<San
     if start_at_once {
         handler.start()?;
     }
-    Ok(Sandbox { handler, terminal })
+    Ok(Sandbox { handler, signals, terminal })
 }
 
 fn become_nobody(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), ConfineError> {
@@ -246,11 +261,15 @@ fn refuse_directories() -> Result<(), ConfineError> {
 }
 
 fn hide() -> Result<(), ConfineError> {
-    enter_empty_root().map_err(|e| ConfineError::Root(e.into()))?;
-    // Blocked before there is a second thread: `forward_signals` takes them one by one.
-    let mut blocked: SigSet = FORWARDED.into_iter().collect();
-    blocked.add(Signal::SIGWINCH);
-    blocked.thread_block().map_err(|e| ConfineError::Session(e.into()))
+    enter_empty_root().map_err(|e| ConfineError::Root(e.into()))
+}
+
+/// Blocked before there is a second thread: [`Outside`] takes them one by one.
+fn catch_signals() -> nix::Result<SignalFd> {
+    let mut caught: SigSet = FORWARDED.into_iter().collect();
+    caught.add(Signal::SIGWINCH);
+    caught.thread_block()?;
+    SignalFd::with_flags(&caught, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
 /// Replaces the mount namespace's tree by one empty read-only directory, `pivot_root(2)`.
@@ -270,10 +289,16 @@ fn enter_empty_root() -> nix::Result<()> {
 impl Sandbox {
     fn run(self, listener: UnixListener) -> i32 {
         let server = Server::new(Arc::clone(&self.handler));
-        let for_thread = server.clone();
-        thread::spawn(move || for_thread.serve(&listener));
-        let handler = Arc::clone(&self.handler);
-        thread::spawn(move || forward_signals(&*handler, self.terminal.as_ref()));
+        let outside = Outside {
+            server: server.clone(),
+            handler: Arc::clone(&self.handler),
+            listener,
+            signals: self.signals,
+            terminal: self.terminal,
+        };
+        if let Err(error) = spawn_small("control", move || outside.serve()) {
+            return complain(&format!("the thread of the control socket: {error}"));
+        }
         let status = match self.handler.wait(INIT) {
             Ok(status) => status.code(),
             Err(error) => complain(&format!("waiting for the first process: {error}")),
@@ -283,20 +308,47 @@ impl Sandbox {
     }
 }
 
-fn forward_signals(handler: &dyn ControlHandler, terminal: Option<&OwnedFd>) {
-    let mut set: SigSet = FORWARDED.into_iter().collect();
-    set.add(Signal::SIGWINCH);
-    while let Ok(signal) = set.wait() {
-        let done = match (signal, terminal) {
-            (Signal::SIGWINCH, Some(terminal)) => match spawn::window_size(terminal.as_fd()) {
-                Ok(size) => handler.resize(INIT, size),
-                Err(_) => Ok(()),
-            },
-            (Signal::SIGWINCH, None) => Ok(()),
-            (signal, _) => handler.signal(SignalTarget::Process(INIT), signal as i32),
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, ?signal, "not forwarded");
+/// Whatever may come from the host while the sandbox runs: connections, and signals for its first process.
+struct Outside {
+    server: Server,
+    handler: Arc<dyn ControlHandler>,
+    listener: UnixListener,
+    signals: SignalFd,
+    terminal: Option<OwnedFd>,
+}
+
+impl Outside {
+    fn serve(self) {
+        loop {
+            let ready = |flags: PollFlags| PollFd::new(self.listener.as_fd(), flags);
+            let mut fds = [ready(PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::NONE).is_err() {
+                continue;
+            }
+            let [connection, signal] = fds.map(|fd| fd.any().unwrap_or(false));
+            if signal {
+                self.take_signals();
+            }
+            if connection {
+                self.server.accept(&self.listener);
+            }
+        }
+    }
+
+    fn take_signals(&self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            let done = match (number, &self.terminal) {
+                (libc::SIGWINCH, Some(terminal)) => match spawn::window_size(terminal.as_fd()) {
+                    Ok(size) => self.handler.resize(INIT, size),
+                    Err(_) => Ok(()),
+                },
+                (libc::SIGWINCH, None) => Ok(()),
+                (signal, _) => self.handler.signal(SignalTarget::Process(INIT), signal),
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, number, "not forwarded");
+            }
         }
     }
 }

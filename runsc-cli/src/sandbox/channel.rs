@@ -53,6 +53,11 @@ impl Channel {
         &self.stream
     }
 
+    /// The socket, when all has been said.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
     /// Sends one message and lends the descriptors to the other side.
     pub fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let body = serde_json::to_vec(message)?;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -20,6 +21,9 @@ use super::client::{Client, Ticket};
 use super::console::{RawTerminal, users_window};
 use super::control::{Answer, Call, ExitStatus, GuestPid, SignalTarget};
 use super::spawn::{ProcessHandle, set_window_size, window_size};
+use crate::container::id::ContainerId;
+use crate::container::process_identity::ProcessIdentity;
+use crate::container::store::Store;
 use crate::failure::Failure;
 
 /// Signals that are meant for the container.
@@ -47,16 +51,58 @@ const PENDING_LIMIT: usize = 64 * 1024;
 #[derive(Debug)]
 pub enum Ending {
     /// It is the sentry's first process; the sentry is our child and ends with its status.
-    Sentry(Pid),
+    Sentry {
+        /// Our child.
+        pid: Pid,
+        /// Says that it begins to end, see [`super::start::Made`].
+        life: UnixStream,
+        /// Has nobody left to serve then.
+        gofer: Option<ProcessIdentity>,
+    },
     /// The sentry answers a `wait`.
     Answer(Ticket),
+}
+
+/// The way to the sentry.
+#[derive(Debug)]
+pub enum Link {
+    /// Connected.
+    Open(Client),
+    /// To be connected when there is something to say: most programs run without anybody ever saying anything to them.
+    Later {
+        /// Where the container is recorded.
+        store: Store,
+        /// Which it is.
+        id: ContainerId,
+    },
+    /// The sentry has ended.
+    Gone,
+}
+
+impl Link {
+    fn connected(&self) -> Option<&Client> {
+        match self {
+            Self::Open(client) => Some(client),
+            Self::Later { .. } | Self::Gone => None,
+        }
+    }
+
+    fn connect(&mut self) -> Option<&mut Client> {
+        if let Self::Later { store, id } = self {
+            *self = store.connect(id).map_or(Self::Gone, |stream| Self::Open(Client::new(stream)));
+        }
+        match self {
+            Self::Open(client) => Some(client),
+            Self::Later { .. } | Self::Gone => None,
+        }
+    }
 }
 
 /// A stand-in.
 #[derive(Debug)]
 pub struct StandIn {
-    /// To the sentry; `None` if it has ended already.
-    pub client: Option<Client>,
+    /// To the sentry.
+    pub link: Link,
     /// For whom we stand in.
     pub pid: GuestPid,
     /// How its end is learnt.
@@ -96,6 +142,8 @@ struct Loop<'a> {
     input_open: bool,
     output_open: bool,
     asked: u32,
+    /// The sentry has said that it begins to end.
+    ending: bool,
 }
 
 /// What `poll` said.
@@ -104,6 +152,7 @@ struct Ready {
     signals: bool,
     client: bool,
     sentry: bool,
+    ending: bool,
     input: bool,
     master_in: bool,
     master_out: bool,
@@ -112,7 +161,7 @@ struct Ready {
 impl<'a> Loop<'a> {
     fn new(own: StandIn, signals: &'a SignalFd) -> Result<Self, Failure> {
         let sentry = match own.ending {
-            Ending::Sentry(pid) => Some(ProcessHandle::open(pid.as_raw())?),
+            Ending::Sentry { pid, .. } => Some(ProcessHandle::open(pid.as_raw())?),
             Ending::Answer(_) => None,
         };
         if let Some(master) = &own.master {
@@ -128,6 +177,7 @@ impl<'a> Loop<'a> {
             input_open: terminal,
             output_open: terminal,
             asked: 0,
+            ending: false,
         })
     }
 
@@ -147,6 +197,9 @@ impl<'a> Loop<'a> {
             if ready.master_in {
                 self.take_output()?;
             }
+            if ready.ending {
+                self.dismiss_gofer();
+            }
             let ended = if ready.sentry { self.reap()? } else { None };
             let ended = if ready.client && ended.is_none() { self.take_answer() } else { ended };
             if let Some(status) = ended {
@@ -160,9 +213,14 @@ impl<'a> Loop<'a> {
         let stdin = io::stdin();
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         // Answers to forwarded signals are read too, or the connection would fill up.
-        let connection = self.own.client.as_ref();
+        let connection = self.own.link.connected();
         let client = add(&mut fds, connection.map(|client| client.stream().as_fd()), PollFlags::POLLIN);
         let sentry = add(&mut fds, self.sentry.as_ref().map(AsFd::as_fd), PollFlags::POLLIN);
+        let life = match &self.own.ending {
+            Ending::Sentry { life, .. } if !self.ending => Some(life.as_fd()),
+            Ending::Sentry { .. } | Ending::Answer(_) => None,
+        };
+        let ending = add(&mut fds, life, PollFlags::POLLIN);
         let takes_input = self.input_open && self.pending.len() < PENDING_LIMIT;
         let input = add(&mut fds, takes_input.then(|| stdin.as_fd()), PollFlags::POLLIN);
         let mut master_flags = PollFlags::empty();
@@ -180,6 +238,7 @@ impl<'a> Loop<'a> {
             signals: readable(Some(0)),
             client: readable(client),
             sentry: readable(sentry),
+            ending: readable(ending),
             input: readable(input),
             master_in: readable(master),
             master_out: got(master).contains(PollFlags::POLLOUT),
@@ -213,7 +272,7 @@ impl<'a> Loop<'a> {
 
     /// Sends a call whose answer does not matter: the process may be ending by itself.
     fn tell(&mut self, call: Call) {
-        if let Some(client) = &mut self.own.client
+        if let Some(client) = self.own.link.connect()
             && let Err(error) = client.send(call, &[])
         {
             tracing::debug!(%error, "not forwarded");
@@ -287,8 +346,18 @@ impl<'a> Loop<'a> {
         }
     }
 
+    /// Lets the gofer go at the same time as the sentry, which would otherwise take it along only with its own last breath.
+    fn dismiss_gofer(&mut self) {
+        self.ending = true;
+        if let Ending::Sentry { gofer: Some(gofer), .. } = &self.own.ending
+            && let Err(error) = gofer.signal(Signal::SIGKILL)
+        {
+            tracing::debug!(%error, "the gofer ends by itself");
+        }
+    }
+
     fn reap(&self) -> Result<Option<i32>, Failure> {
-        let Ending::Sentry(pid) = self.own.ending else { return Ok(None) };
+        let Ending::Sentry { pid, .. } = self.own.ending else { return Ok(None) };
         Ok(match waitpid(pid, Some(WaitPidFlag::WNOHANG))? {
             WaitStatus::Exited(_, status) => Some(status),
             WaitStatus::Signaled(_, signal, _) => Some(128 + signal as i32),
@@ -299,11 +368,11 @@ impl<'a> Loop<'a> {
     fn take_answer(&mut self) -> Option<i32> {
         // A sentry that is gone has taken all processes with it.
         let killed = ExitStatus::Signaled(9).code();
-        let client = self.own.client.as_mut()?;
+        let Link::Open(client) = &mut self.own.link else { return None };
         let lost = client.receive_any().is_err();
         let Ending::Answer(ticket) = self.own.ending else {
             if lost {
-                self.own.client = None;
+                self.own.link = Link::Gone;
             } else {
                 client.forget();
             }

@@ -38,19 +38,18 @@ pub struct Early {
 /// has one thread and can still see `/proc`.
 pub fn prepare_kernel(name: PlatformName) -> Result<Early, ControlError> {
     let failed = |error: String| ControlError::new(ErrorKind::Internal, error);
+    let mut machine = None;
     let platform: Arc<dyn Platform> = match name {
         PlatformName::Seccomp(Accelerator { patch, eager, spin, carry, local }) => {
             let options = Options { patch, eager, spin, carry, local };
-            Arc::new(
-                SeccompPlatform::new(options)
-                    .map_err(|error| failed(format!("platform seccomp: {error}")))?,
-            )
+            let made = SeccompPlatform::new_while(options, || machine = Some(HostMachine::read()));
+            Arc::new(made.map_err(|error| failed(format!("platform seccomp: {error}")))?)
         }
         PlatformName::Ptrace => {
             Arc::new(PtracePlatform::new().map_err(|error| failed(format!("platform ptrace: {error}")))?)
         }
     };
-    Ok(Early { platform, machine: HostMachine::read() })
+    Ok(Early { platform, machine: machine.unwrap_or_else(HostMachine::read) })
 }
 
 /// Makes the kernel and loads the container's first process, which then waits for [`ControlHandler::start`].

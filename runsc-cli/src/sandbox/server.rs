@@ -4,6 +4,7 @@
 //! Invariants: the socket lives in a directory that only its owner can enter, so whoever connects may do anything to
 //! the sandbox; a connection that started a process and goes away before the process has ended takes it along.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -35,17 +36,15 @@ impl Server {
         Self { handler, waits: Arc::default() }
     }
 
-    /// Accepts connections until the process ends.
-    pub fn serve(&self, listener: &UnixListener) {
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => self.connect(stream),
-                Err(error) => {
-                    tracing::warn!(%error, "control socket: accept");
-                    if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED)) {
-                        // Out of descriptors or memory: trying again at once would only spin.
-                        thread::sleep(Duration::from_millis(100));
-                    }
+    /// Accepts a connection that waits.
+    pub fn accept(&self, listener: &UnixListener) {
+        match listener.accept() {
+            Ok((stream, _)) => self.connect(stream),
+            Err(error) => {
+                tracing::warn!(%error, "control socket: accept");
+                if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED)) {
+                    // Out of descriptors or memory: trying again at once would only spin.
+                    thread::sleep(Duration::from_millis(100));
                 }
             }
         }
@@ -58,7 +57,9 @@ impl Server {
             server: self.clone(),
             tied: Arc::default(),
         };
-        spawn_small("control", move || connection.run());
+        if let Err(error) = spawn_small("connection", move || connection.run()) {
+            tracing::warn!(%error, "control: no thread; the connection is dropped");
+        }
     }
 
     /// Before the process ends: lets those who wait for a process read their answers.
@@ -77,11 +78,9 @@ impl Server {
     }
 }
 
-fn spawn_small(name: &str, body: impl FnOnce() + Send + 'static) {
-    let started = thread::Builder::new().name(name.to_owned()).stack_size(CONTROL_STACK_BYTES).spawn(body);
-    if let Err(error) = started {
-        tracing::warn!(%error, "control: no thread; the connection is dropped");
-    }
+/// Starts a thread with a small stack.
+pub fn spawn_small(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).stack_size(CONTROL_STACK_BYTES).spawn(body).map(drop)
 }
 
 /// One client.
@@ -115,12 +114,16 @@ impl Connection {
         if let Call::Wait { pid } = call {
             let (channel, server, tied) = (self.channel.clone(), self.server.clone(), self.tied.clone());
             server.count_wait(true);
-            spawn_small("control-wait", move || {
+            let started = spawn_small("control-wait", move || {
                 let result = server.handler.wait(pid).map(Answer::Ended);
                 tied.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| *p != pid);
                 answer(&channel, id, result);
                 server.count_wait(false);
             });
+            if let Err(error) = started {
+                tracing::warn!(%error, "control: no thread; the wait is not answered");
+                self.server.count_wait(false);
+            }
             return;
         }
         answer(&self.channel, id, self.perform(call, fds));

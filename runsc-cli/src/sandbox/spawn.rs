@@ -39,6 +39,9 @@ pub struct Launch<'a> {
     pub descriptors: &'a [BorrowedFd<'a>],
     /// `CLONE_NEW*` flags.
     pub namespaces: CloneFlags,
+    /// Namespaces that the child makes by itself on its way, because they take long (`CLONE_NEWNET`: half a millisecond)
+    /// and nobody else needs them: for these the caller does not wait.
+    pub own_namespaces: CloneFlags,
     /// Keep all capabilities across the execution although the user is not root in the new user namespace.
     pub keep_capabilities: bool,
 }
@@ -138,14 +141,14 @@ fn become_role(
 
 /// Puts the descriptors in their places and leaves nothing else to the role.
 fn arrange(launch: &Launch<'_>) -> io::Result<()> {
+    if !launch.own_namespaces.is_empty() {
+        nix::sched::unshare(launch.own_namespaces)?;
+    }
     if launch.keep_capabilities {
         keep_capabilities()?;
     }
-    let parked = launch
-        .descriptors
-        .iter()
-        .map(|descriptor| park(descriptor.try_clone_to_owned()?))
-        .collect::<io::Result<Vec<_>>>()?;
+    let parked =
+        launch.descriptors.iter().map(|descriptor| copy_above(*descriptor)).collect::<io::Result<Vec<_>>>()?;
     for (place, descriptor) in (0..).zip(&parked) {
         // SAFETY: `dup2` of an open descriptor over a number below `PARKING`. What was open at that number belonged to
         // the copy of the parent's program, of which nothing runs any more but this file's functions; what those still
@@ -161,11 +164,18 @@ fn arrange(launch: &Launch<'_>) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    // They are close-on-exec: the execution closes them, all at once.
+    std::mem::forget(parked);
     Ok(())
 }
 
 /// Moves a descriptor above all places.
 fn park(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    copy_above(descriptor.as_fd())
+}
+
+/// A copy of a descriptor, above all places.
+fn copy_above(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: duplicates an open descriptor.
     let raw = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, PARKING) };
     if raw < 0 {

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::SystemTime;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
@@ -114,8 +114,17 @@ impl Drop for Child {
     }
 }
 
+/// A sandbox that was made.
+#[derive(Debug)]
+pub struct Made {
+    /// Its record.
+    pub state: ContainerState,
+    /// Is closed by the sentry when it begins to end, which takes it a while; nothing else comes from it.
+    pub life: UnixStream,
+}
+
 /// Makes the sandbox and boots its kernel; the container is then in OCI's state "created" or "running".
-pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
+pub fn create(creation: &Creation<'_>) -> Result<Made, Failure> {
     let Creation { globals, entry, plan, .. } = creation;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let log = ChildLog::open(globals, &plan.sandbox.container.id, "boot")?;
@@ -135,29 +144,34 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
         (None, InitStdio::Terminal(_)) => null.as_fd(),
     };
     let gofer_fds = [null.as_fd(), null.as_fd(), gofer_words, gofer_there.as_fd(), file_gofer.as_fd()];
-    let (mut gofer, user_namespace) =
-        fork_gofer(creation, &gofer_fds).attempt(|| "starting the gofer".to_owned())?;
     let fixed = [boot_there.as_fd(), listener.as_fd(), file_sentry.as_fd(), log_descriptor];
     let preserved: Vec<_> = creation.preserved.iter().map(AsFd::as_fd).collect();
     let sentry_fds = [&common[..], &fixed, &creation.stdio.descriptors(), &preserved].concat();
+    // The sentry first: it has the longer way to go.
     let (mut sentry, drop_groups) =
         fork_sentry(creation, &sentry_fds).attempt(|| "starting the sentry".to_owned())?;
+    let (mut gofer, user_namespace) =
+        fork_gofer(creation, &gofer_fds).attempt(|| "starting the gofer".to_owned())?;
     // Only the children may keep their ends, or nobody would ever see them closed.
     drop((boot_there, gofer_there, file_sentry, file_gofer, listener));
 
     let mut state = first_state(plan, sentry.pid, gofer.pid);
     entry.write(&state)?;
     entry.write_remains(&state.remains())?;
-    let prepared = prepare_host(plan, &state, &sentry, &gofer).and_then(|()| {
+    let boot_channel = Channel::new(boot_here);
+    let prepared = prepare_host(plan, &state, &sentry).and_then(|()| {
         let log = log.as_ref().map(|log| log.settings);
-        let gofer_channel = Channel::new(gofer_here);
-        // A child that has died already is found out when its answer is missing.
-        drop(gofer_channel.send(&GoferData { trees: plan.trees.clone(), log, user_namespace }, &[]));
-        let boot_channel = Channel::new(boot_here);
         let (spec, die_with_caller) = (plan.sandbox.clone(), creation.die_with_caller);
         let start_at_once = creation.begin == Begin::AtOnce;
         let data = BootData { spec, log, drop_groups, die_with_caller, start_at_once };
+        // A child that has died already is found out when its answer is missing.
         drop(boot_channel.send(&data, &[]));
+        // The sentry boots by now. It cannot get as far as a program without the gofer, which still waits.
+        if let Some(cgroup) = &plan.cgroup {
+            cgroup.add(gofer.pid)?;
+        }
+        let gofer_channel = Channel::new(gofer_here);
+        drop(gofer_channel.send(&GoferData { trees: plan.trees.clone(), log, user_namespace }, &[]));
         await_boot(plan, &boot_channel, &gofer_channel, &mut sentry, &mut gofer)
     });
     if let Err(failure) = prepared {
@@ -175,7 +189,7 @@ pub fn create(creation: &Creation<'_>) -> Result<ContainerState, Failure> {
     };
     entry.write(&state)?;
     (sentry.keep, gofer.keep) = (true, true);
-    Ok(state)
+    Ok(Made { state, life: boot_channel.into_stream() })
 }
 
 fn first_state(plan: &Plan, sentry: Pid, gofer: Pid) -> ContainerState {
@@ -197,10 +211,11 @@ fn first_state(plan: &Plan, sentry: Pid, gofer: Pid) -> ContainerState {
     }
 }
 
-/// What must be done on the host while both processes exist and neither knows what for.
-fn prepare_host(plan: &Plan, state: &ContainerState, sentry: &Child, gofer: &Child) -> Result<(), Failure> {
+/// What must be done on the host while both processes exist and neither knows what for: whatever the sentry forks from then
+/// on is in its cgroup.
+fn prepare_host(plan: &Plan, state: &ContainerState, sentry: &Child) -> Result<(), Failure> {
     if let Some(cgroup) = &plan.cgroup {
-        cgroup.apply(&[sentry.pid, gofer.pid])?;
+        cgroup.apply(sentry.pid)?;
     }
     if let Some(adjustment) = plan.sandbox.container.process.oom_score_adj {
         let path = format!("/proc/{}/oom_score_adj", sentry.pid);
@@ -285,11 +300,11 @@ fn fork_gofer(
             (false, false) => UserNamespace::Mapped,
         };
     // Nothing that it serves is named in these: sockets it connects to have paths.
-    let mut namespaces = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET;
+    let mut namespaces = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if user_namespace != UserNamespace::Inherited {
         namespaces |= CloneFlags::CLONE_NEWUSER;
     }
-    let child = fork(gofer::ROLE, descriptors, namespaces)?;
+    let child = fork(gofer::ROLE, descriptors, namespaces, CloneFlags::CLONE_NEWNET)?;
     match user_namespace {
         UserNamespace::Inherited => {}
         UserNamespace::OnlyCaller => map_only_caller(child.pid)?,
@@ -301,7 +316,7 @@ fn fork_gofer(
 
 /// Gives back also whether the sentry may leave its supplementary groups.
 fn fork_sentry(creation: &Creation<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<(Child, bool), Failure> {
-    let mut namespaces = CloneFlags::CLONE_NEWUSER
+    let namespaces = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWIPC
@@ -309,14 +324,13 @@ fn fork_sentry(creation: &Creation<'_>, descriptors: &[BorrowedFd<'_>]) -> Resul
         | CloneFlags::CLONE_NEWCGROUP;
     let child = match &creation.plan.namespaces.network {
         NetworkNamespace::Join(path) => {
-            in_network_namespace(path, || fork(boot::ROLE, descriptors, namespaces))?
+            in_network_namespace(path, || fork(boot::ROLE, descriptors, namespaces, CloneFlags::empty()))?
         }
         NetworkNamespace::Inherit if creation.plan.sandbox.network == NetworkMode::Host => {
-            fork(boot::ROLE, descriptors, namespaces)?
+            fork(boot::ROLE, descriptors, namespaces, CloneFlags::empty())?
         }
         NetworkNamespace::Inherit | NetworkNamespace::New => {
-            namespaces |= CloneFlags::CLONE_NEWNET;
-            fork(boot::ROLE, descriptors, namespaces)?
+            fork(boot::ROLE, descriptors, namespaces, CloneFlags::CLONE_NEWNET)?
         }
     };
     let nobody = [IdRange { inside: 0, outside: SENTRY_HOST_ID, count: 1 }];
@@ -339,18 +353,32 @@ fn in_network_namespace<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure
     outcome
 }
 
-fn fork(role: &str, descriptors: &[BorrowedFd<'_>], namespaces: CloneFlags) -> Result<Child, Failure> {
+fn fork(
+    role: &str,
+    descriptors: &[BorrowedFd<'_>],
+    namespaces: CloneFlags,
+    own_namespaces: CloneFlags,
+) -> Result<Child, Failure> {
     let first = usize::try_from(boot::FIRST_DESCRIPTOR).unwrap_or(0);
     let count = (descriptors.len() - first).to_string();
     let arguments = ["runsc", role, &count].map(CString::new).into_iter().collect::<Result<Vec<_>, _>>()?;
     let Launched { pid, outcome } = launch(&Launch {
         arguments: &arguments,
-        environment: &[],
+        environment: &[allocator_setting()?],
         descriptors,
         namespaces,
+        own_namespaces,
         keep_capabilities: namespaces.contains(CloneFlags::CLONE_NEWUSER),
     })?;
     Ok(Child { pid, outcome: Some(outcome), keep: false })
+}
+
+/// How many heaps glibc's allocator may make for the threads of a role. One for each thread, as it would, takes memory and page
+/// faults for nothing; a single one is enough until more than a few threads really run at the same time.
+fn allocator_setting() -> Result<CString, Failure> {
+    let usable = sched_getaffinity(Pid::from_raw(0))?;
+    let processors = (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu).unwrap_or(false)).count();
+    Ok(CString::new(format!("{}={}", sentry::lockdown::HEAPS_VARIABLE, (processors / 2).clamp(1, 8)))?)
 }
 
 /// The only mapping that needs no privilege, `user_namespaces(7)`.

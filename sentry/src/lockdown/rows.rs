@@ -35,8 +35,7 @@ fn waiting() -> Vec<Row> {
             &[equal(1, bits(libc::TFD_TIMER_ABSTIME))],
             "the reactor's one timer, set to the earliest deadline",
         ),
-        row(libc::SYS_poll, &[], "readiness of an inherited stream, without waiting"),
-        row(libc::SYS_rt_sigtimedwait, &[], "signals that are passed on to the container's first process"),
+        row(libc::SYS_poll, &[], "the control socket and signals for the first process; an inherited stream's readiness"),
         rare(
             libc::SYS_clock_nanosleep,
             &[],

@@ -316,7 +316,7 @@ impl Randomness {
             return Ok(0);
         }
         let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(|_| EIO)?;
+        crate::random::fill(&mut bytes)?;
         Ok(u64::from_le_bytes(bytes) % range * PAGE_SIZE)
     }
 }
@@ -453,7 +453,7 @@ impl<'a> Loader<'a> {
         self.change(std::slice::from_ref(&operation)).await?;
         self.memory.enter_region(region);
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| EIO)?;
+        crate::random::fill(&mut random)?;
         let stack = InitialStack {
             arguments: &request.arguments,
             environment: &request.environment,

@@ -109,12 +109,20 @@ impl SeccompPlatform {
     /// # Errors
     /// The step that failed.
     pub fn new(options: Options) -> Result<Self, SetupError> {
+        Self::new_while(options, || ())
+    }
+
+    /// [`SeccompPlatform::new`] that does something else while the seed process sets itself up.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn new_while(options: Options, meanwhile: impl FnOnce()) -> Result<Self, SetupError> {
         let workers = Workers::new().map_err(|errno| SetupError {
             step: "install the kick signal",
             errno,
             hint: "",
         })?;
-        let seed = seed::start(options)?;
+        let seed = seed::start(options, meanwhile)?;
         let process = Process::new(seed.pid, seed.slot.space.clone());
         process.enter(seed.pid);
         let thread = Arc::new(Thread {

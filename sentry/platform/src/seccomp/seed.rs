@@ -117,11 +117,11 @@ struct Plan {
 }
 
 /// Makes the seed. To be called in the sentry's final user and pid namespaces (or process memory would be out of its reach), with
-/// its final identity, before it locks itself down.
+/// its final identity, before it locks itself down. `meanwhile` runs while the seed finds its own way to where it is taken over.
 ///
 /// # Errors
 /// The step that failed.
-pub fn start(options: Options) -> Result<Seed, SetupError> {
+pub fn start(options: Options, meanwhile: impl FnOnce()) -> Result<Seed, SetupError> {
     check_host()?;
     let maps = fs::read_to_string("/proc/self/maps")
         .map_err(|error| SetupError::new("read /proc/self/maps")(Errno::from(error)))?;
@@ -151,6 +151,7 @@ pub fn start(options: Options) -> Result<Seed, SetupError> {
         rseq: registered_rseq(),
     };
     let pid = fork(&plan).map_err(SetupError::new("fork the seed"))?;
+    meanwhile();
     let result = take_over(pid, &plan);
     let (listener, held, frame, template) = match result {
         Ok(parts) => parts,

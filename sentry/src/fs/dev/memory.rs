@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use abi::errno::{EIO, ENODEV, ENOSPC, ENXIO, SysResult};
+use abi::errno::{ENODEV, ENOSPC, ENXIO, SysResult};
 
 use crate::vfs::{DeviceNumber, FileDescription, FileOps, MappingSource};
 
@@ -49,7 +49,7 @@ impl FileOps for MemoryDevice {
         match self {
             Self::Null => return Ok(0),
             Self::Zero | Self::Full => buffer.fill(0),
-            Self::Random => getrandom::fill(buffer).map_err(|_| EIO)?,
+            Self::Random => crate::random::fill(buffer)?,
         }
         Ok(buffer.len())
     }

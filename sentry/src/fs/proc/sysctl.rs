@@ -228,7 +228,7 @@ fn open_files(facts: &Facts) -> usize {
 pub(super) fn random_uuid() -> String {
     let mut bytes = [0; 16];
     // The host's generator does not fail once the system is up; all zeroes would be visible, not wrong.
-    let _ = getrandom::fill(&mut bytes);
+    let _ = crate::random::fill(&mut bytes);
     let bits = u128::from_be_bytes(bytes) & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
     let digits = format!("{bits:032x}");
     let mut text = String::new();
