@@ -1,5 +1,5 @@
 //! The host calls for which neither `rustix` nor `nix` has a safe wrapper. The crate's only `unsafe`.
-#![expect(unsafe_code, reason = "mount_setattr and mallopt have no safe wrapper")]
+#![expect(unsafe_code, reason = "mount_setattr, mallopt and madvise have no safe wrapper")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -49,4 +49,38 @@ pub fn share_one_arena() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1)
     };
+}
+
+/// Lets go of the pages of the running program's code and constants, whatever program this is linked into. Those that are
+/// still needed come back from the page cache at their next use; the many that only a start needs do not.
+pub fn forget_program_pages() {
+    unsafe extern "C" {
+        // Symbols of every linker (`man 3 end`): where the program's file begins in memory, and where its code ends. What is
+        // written to, also what is only written by relocation, lies behind that.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    const PAGE: usize = 4096;
+    let start = (&raw const __executable_start).addr().next_multiple_of(PAGE);
+    let end = (&raw const etext).addr() / PAGE * PAGE;
+    if start < end {
+        // SAFETY: the range is mapped from the program's file, read-only and never written to, so a page that is dropped
+        // is the same page when it is read again.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static CONSTANT: [u8; 64 << 10] = [7; 64 << 10];
+
+    #[test]
+    fn forgotten_pages_come_back_as_they_were() {
+        let sum = || std::hint::black_box(&CONSTANT).iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        assert_eq!(sum(), 7 * (64 << 10));
+        forget_program_pages();
+        assert_eq!(sum(), 7 * (64 << 10));
+    }
 }

@@ -38,6 +38,7 @@ mod xattrs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+pub use host::forget_program_pages;
 pub use setup::{Confinement, SetupError};
 pub use wire::TreeFlags;
 
@@ -72,6 +73,7 @@ pub enum DeviceNodes {
 /// hold no directory open. Messages go to standard error: the filter allows no other descriptor to be written.
 pub fn serve(config: GoferConfig) -> Result<(), SetupError> {
     let (served, socket) = setup::confine(config)?;
+    forget_program_pages();
     connection::run(served, socket)
 }
 

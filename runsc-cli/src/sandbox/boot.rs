@@ -42,6 +42,9 @@ const FIXED_DESCRIPTORS: usize = 4;
 /// the container's pid expects `kill(2)` to work on it.
 const FORWARDED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
+/// How long a sandbox counts as starting; one that has ended by then has spent nothing on tidiness.
+const STARTING_MS: u16 = 500;
+
 /// A sentry's status after a panic: as if it had been killed by SIGABRT, which an init process cannot be.
 const PANICKED: i32 = 128 + libc::SIGABRT;
 
@@ -155,22 +158,11 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
         Err(error) => (Err(error), None),
     };
     let told = channel.send(&BootReply { result }, &[]);
-    let status = match (told, sandbox) {
-        (Ok(()), Some(sandbox)) => sandbox.run(listener.into()),
+    match (told, sandbox) {
+        // Closes the channel first: whoever waits for our end can begin to clean up while we take ourselves apart.
+        (Ok(()), Some(sandbox)) => sandbox.run(listener.into(), channel),
         _ => 125,
-    };
-    // Closed by hand and first: whoever waits for our end can begin to clean up while we take ourselves apart.
-    drop(channel);
-    end_the_others();
-    status
-}
-
-/// Kills what is left in our pid namespace. Our own end would, but only after the threads, the memory and the files are gone;
-/// now they can go at the same time.
-fn end_the_others() {
-    const EVERYBODY: Pid = Pid::from_raw(-1);
-    // An error means that nobody is left.
-    let _ = nix::sys::signal::kill(EVERYBODY, Signal::SIGKILL);
+    }
 }
 
 fn split(descriptors: Vec<OwnedFd>) -> Option<(OwnedFd, OwnedFd, OwnedFd, OwnedFd, Vec<OwnedFd>)> {
@@ -287,7 +279,7 @@ fn enter_empty_root() -> nix::Result<()> {
 }
 
 impl Sandbox {
-    fn run(self, listener: UnixListener) -> i32 {
+    fn run(self, listener: UnixListener, life: Channel) -> i32 {
         let server = Server::new(Arc::clone(&self.handler));
         let outside = Outside {
             server: server.clone(),
@@ -304,8 +296,19 @@ impl Sandbox {
             Err(error) => complain(&format!("waiting for the first process: {error}")),
         };
         server.drain();
+        drop(life);
+        self.handler.stop();
+        end_the_others();
         status
     }
+}
+
+/// Kills what is left in our pid namespace. Our own end would, but only after our threads, memory and files are gone; now all
+/// of them go at the same time.
+fn end_the_others() {
+    const EVERYBODY: Pid = Pid::from_raw(-1);
+    // An error means that nobody is left.
+    let _ = nix::sys::signal::kill(EVERYBODY, Signal::SIGKILL);
 }
 
 /// Whatever may come from the host while the sandbox runs: connections, and signals for its first process.
@@ -319,11 +322,19 @@ struct Outside {
 
 impl Outside {
     fn serve(self) {
+        let mut patience = PollTimeout::from(STARTING_MS);
         loop {
             let ready = |flags: PollFlags| PollFd::new(self.listener.as_fd(), flags);
             let mut fds = [ready(PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::NONE).is_err() {
-                continue;
+            match poll(&mut fds, patience) {
+                // The start is over: what only it needed need not stay in memory.
+                Ok(0) => {
+                    patience = PollTimeout::NONE;
+                    gofer::forget_program_pages();
+                    continue;
+                }
+                Ok(_) => {}
+                Err(_) => continue,
             }
             let [connection, signal] = fds.map(|fd| fd.any().unwrap_or(false));
             if signal {

@@ -37,6 +37,8 @@ pub trait ControlHandler: Send + Sync {
     fn resize(&self, pid: GuestPid, size: WindowSize) -> Result<(), ControlError>;
     /// How often each system call was made since the sandbox booted.
     fn syscall_counts(&self) -> Result<Vec<SyscallCount>, ControlError>;
+    /// The process is about to end: nothing runs any more, and that is no failure.
+    fn stop(&self);
     /// What the sandbox uses now.
     fn stats(&self) -> Result<SandboxStats, ControlError>;
 }

@@ -238,6 +238,8 @@ impl ControlHandler for FakeKernel {
         Ok(vec![SyscallCount { name: "exit".to_owned(), calls: 1, unimplemented: 0 }])
     }
 
+    fn stop(&self) {}
+
     fn stats(&self) -> Result<SandboxStats, ControlError> {
         Ok(SandboxStats::default())
     }

@@ -147,6 +147,10 @@ impl ControlHandler for Live {
         Ok(implemented.chain(options).chain(refused).collect())
     }
 
+    fn stop(&self) {
+        self.sandbox.stop();
+    }
+
     fn stats(&self) -> Result<SandboxStats, ControlError> {
         let lines = self.sandbox.processes();
         Ok(SandboxStats {

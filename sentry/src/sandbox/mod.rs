@@ -287,6 +287,11 @@ impl Sandbox {
         });
     }
 
+    /// Lets the workers end without complaint when the stubs are gone.
+    pub fn stop(&self) {
+        self.kernel.executor.stop();
+    }
+
     /// Undoes [`Sandbox::pause`].
     pub fn resume(&self) {
         self.kernel.freezer.thaw();
