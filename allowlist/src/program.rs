@@ -59,7 +59,10 @@ fn when(comparison: u16, k: u32, code: Vec<Step>) -> Vec<Step> {
         Ok(length) => vec![Step { code: comparison, jt: 0, jf: length, k }],
         // Too far for a conditional jump, whose distances are bytes.
         Err(_) => {
-            vec![Step { code: comparison, jt: 1, jf: 0, k }, step(JUMP, u32::try_from(code.len()).unwrap_or(0))]
+            vec![
+                Step { code: comparison, jt: 1, jf: 0, k },
+                step(JUMP, u32::try_from(code.len()).unwrap_or(0)),
+            ]
         }
     };
     all.extend(code);
@@ -91,7 +94,9 @@ fn judgement(number: u32, rows: &[&Row]) -> Vec<Step> {
     }
     let mut code = Vec::new();
     for row in rows {
-        code.extend(row.conditions.iter().rev().fold(vec![allow()], |then, condition| check(condition, then)));
+        code.extend(
+            row.conditions.iter().rev().fold(vec![allow()], |then, condition| check(condition, then)),
+        );
     }
     code.push(kill());
     code
@@ -218,8 +223,9 @@ mod tests {
 
     #[test]
     fn long_lists_of_alternatives_jump_far_enough() {
-        let rows: Vec<Row> =
-            (0..200).flat_map(|n| [row(9, &[wide(1, u64::MAX, n)], ""), row(10 + n as i64, &[], "")]).collect();
+        let rows: Vec<Row> = (0..200)
+            .flat_map(|n| [row(9, &[wide(1, u64::MAX, n)], ""), row(10 + n as i64, &[], "")])
+            .collect();
         assert!(compile(&rows).len() > 1000);
         assert_eq!(judge(&rows, 9, [0, 199, 0, 0, 0, 0]), ALLOW);
         assert_eq!(judge(&rows, 9, [0, 200, 0, 0, 0, 0]), KILL);

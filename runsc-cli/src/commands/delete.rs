@@ -3,7 +3,7 @@
 //! Neighbours: [`destroy`] also serves `run` and `do`. Invariants: a process is only killed when it is the recorded one;
 //! the record goes last, so that an interrupted `delete` can be repeated.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::sys::signal::Signal;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::Context;
 use crate::container::hooks;
 use crate::container::id::ContainerId;
-use crate::container::process_identity::ProcessIdentity;
+use crate::container::process_identity::{ProcessIdentity, send};
 use crate::container::store::{ContainerState, Entry, Status, does_not_exist};
 use crate::failure::Failure;
 
@@ -72,11 +72,19 @@ pub fn destroy(entry: Entry, state: Option<&ContainerState>) -> Result<(), Failu
     let remains = state.map_or_else(|| entry.remains(), ContainerState::remains);
     // Both are killed before either is waited for. Neither has anything to put in order: what the sentry wrote to host
     // files is written, and the gofer only answers the sentry.
-    for process in &remains.processes {
-        process.signal(Signal::SIGKILL)?;
-    }
+    let mut dying = Vec::new();
     for process in remains.processes {
-        await_end(process)?;
+        if let Some(handle) = process.hold()? {
+            send(&handle, Signal::SIGKILL)?;
+            dying.push((process, handle));
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    for (process, handle) in dying {
+        if !handle.wait_until_ended(deadline)? {
+            return Err(Failure::new(format!("process {} does not end although it was killed", process.pid)));
+        }
+        reap(process);
     }
     if let Some(cgroup) = &remains.cgroup
         && let Err(failure) = cgroup.remove()
@@ -90,14 +98,6 @@ pub fn destroy(entry: Entry, state: Option<&ContainerState>) -> Result<(), Failu
         let input = hooks::oci_state(state, Status::Stopped, 0);
         hooks::run_and_warn("poststop", given.poststop().as_ref(), &input);
     }
-    Ok(())
-}
-
-fn await_end(process: ProcessIdentity) -> Result<(), Failure> {
-    if !process.wait_for_end(PATIENCE)? {
-        return Err(Failure::new(format!("process {} does not end although it was killed", process.pid)));
-    }
-    reap(process);
     Ok(())
 }
 

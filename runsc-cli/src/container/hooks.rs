@@ -74,7 +74,9 @@ fn run_one(hook: &Hook, state: &serde_json::Value) -> Result<(), Failure> {
         let pid = i32::try_from(child.id()).map_err(std::io::Error::other)?;
         let deadline = Instant::now() + Duration::from_secs(seconds);
         let ended = match ProcessIdentity::of(pid) {
-            Some(identity) => identity.wait_for_end(deadline.saturating_duration_since(Instant::now()))?,
+            Some(identity) => {
+                identity.hold()?.map_or(Ok(true), |handle| handle.wait_until_ended(deadline))?
+            }
             None => true,
         };
         if !ended {

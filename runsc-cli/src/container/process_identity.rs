@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -37,37 +36,33 @@ impl ProcessIdentity {
         Self::of(self.pid) == Some(self)
     }
 
-    /// Sends a signal to this very process; `Ok(false)` if it has ended.
-    pub fn signal(self, signal: Signal) -> io::Result<bool> {
+    /// A hold on this very process; `None` if it has ended.
+    pub fn hold(self) -> io::Result<Option<ProcessHandle>> {
         match ProcessHandle::open(self.pid) {
-            Ok(handle) if self.is_alive() => match handle.signal(signal as i32) {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-                outcome => outcome.map(|()| true),
-            },
-            Ok(_) => Ok(false),
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            Ok(handle) => Ok(self.is_alive().then_some(handle)),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Waits until it has ended (or is a zombie); `false` when the time was too short.
-    pub fn wait_for_end(self, patience: Duration) -> io::Result<bool> {
-        let handle = match ProcessHandle::open(self.pid) {
-            Ok(handle) => handle,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        if !self.is_alive() {
-            return Ok(true);
-        }
-        let deadline = Instant::now() + patience;
-        handle.wait_until_ended(deadline)?;
-        Ok(!self.is_alive())
+    /// Sends a signal to this very process; `Ok(false)` if it has ended.
+    pub fn signal(self, signal: Signal) -> io::Result<bool> {
+        self.hold()?.map_or(Ok(false), |handle| send(&handle, signal))
+    }
+}
+
+/// Sends a signal; `Ok(false)` if the process has ended.
+pub fn send(handle: &ProcessHandle, signal: Signal) -> io::Result<bool> {
+    match handle.signal(signal as i32) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        outcome => outcome.map(|()| true),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -78,11 +73,13 @@ mod tests {
         let stranger = ProcessIdentity { start_ticks: identity.start_ticks + 1, ..identity };
         assert!(!stranger.signal(Signal::SIGKILL).unwrap());
         assert!(identity.is_alive());
-        assert!(!identity.wait_for_end(Duration::from_millis(1)).unwrap());
+        let handle = identity.hold().unwrap().unwrap();
+        assert!(!handle.wait_until_ended(Instant::now() + Duration::from_millis(1)).unwrap());
         assert!(identity.signal(Signal::SIGKILL).unwrap());
-        assert!(identity.wait_for_end(Duration::from_secs(10)).unwrap(), "a zombie has ended");
+        assert!(handle.wait_until_ended(Instant::now() + Duration::from_secs(10)).unwrap());
+        assert!(identity.hold().unwrap().is_none(), "a zombie has ended");
         child.wait().unwrap();
         assert!(!identity.signal(Signal::SIGKILL).unwrap());
-        assert!(identity.wait_for_end(Duration::ZERO).unwrap());
+        assert!(identity.hold().unwrap().is_none());
     }
 }

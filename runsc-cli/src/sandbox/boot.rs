@@ -7,9 +7,8 @@
 //! a panic of any thread ends it at once with status 125 and a message.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 use sentry::spec::SandboxSpec;
 use serde::{Deserialize, Serialize};
@@ -83,7 +83,7 @@ enum ConfineError {
     Terminal(#[source] io::Error),
     #[error("entering an empty root: {0}")]
     Root(#[source] io::Error),
-    #[error("listing the open descriptors: {0}")]
+    #[error("looking at the open descriptors: {0}")]
     Descriptors(#[source] io::Error),
     #[error(
         "descriptor {0} is a directory of the host, which a sandbox must not hold; start the container with files, pipes \
@@ -139,6 +139,7 @@ fn end_on_panic() {
 fn run(descriptors: Vec<OwnedFd>) -> i32 {
     end_on_panic();
     die_of_panics();
+    let directories = refuse_directories(&descriptors);
     let Some((channel, listener, gofer, log, rest)) = split(descriptors) else {
         return complain("boot: descriptors are missing");
     };
@@ -152,7 +153,10 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
     if let Some(settings) = &data.log {
         logging::install(settings, log.into());
     }
-    let booted = prepare(data, gofer, rest);
+    let booted = match directories {
+        Ok(()) => prepare(data, gofer, rest),
+        Err(error) => Err(ControlError::new(ErrorKind::Internal, error.to_string())),
+    };
     let (result, sandbox) = match booted {
         Ok(sandbox) => (Ok(()), Some(sandbox)),
         Err(error) => (Err(error), None),
@@ -197,7 +201,6 @@ fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<San
         (ProcessStdio::Files(files), None)
     };
     become_nobody(terminal.as_ref(), drop_groups).map_err(|error| internal(error.to_string()))?;
-    refuse_directories().map_err(|error| internal(error.to_string()))?;
     let early = prepare_kernel(spec.platform)?;
     // The platform has made the first stub, which the sentry must be able to look into. The sentry itself is nobody's.
     nix::sys::prctl::set_dumpable(false)
@@ -240,16 +243,18 @@ fn become_nobody(terminal: Option<&OwnedFd>, drop_groups: bool) -> Result<(), Co
     Ok(())
 }
 
-/// An open directory is a way to the host that no empty root closes.
-fn refuse_directories() -> Result<(), ConfineError> {
-    let listed: Vec<PathBuf> = std::fs::read_dir("/proc/self/fd")
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .map_err(ConfineError::Descriptors)?;
-    // The listing's own descriptor is closed by now, and so is not found.
-    match listed.iter().find(|path| std::fs::metadata(path).is_ok_and(|file| file.is_dir())) {
-        Some(leaked) => Err(ConfineError::LeakedDirectory(leaked.display().to_string())),
-        None => Ok(()),
+/// An open directory is a way to the host that no empty root closes. These and the standard three are all descriptors that there
+/// are: whatever else the command had open was closed when this role was executed.
+fn refuse_directories(descriptors: &[OwnedFd]) -> Result<(), ConfineError> {
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    let standard = [input.as_fd(), output.as_fd(), error.as_fd()];
+    for descriptor in standard.into_iter().chain(descriptors.iter().map(AsFd::as_fd)) {
+        let file = fstat(descriptor).map_err(|e| ConfineError::Descriptors(e.into()))?;
+        if file.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+            return Err(ConfineError::LeakedDirectory(descriptor.as_raw_fd().to_string()));
+        }
     }
+    Ok(())
 }
 
 fn hide() -> Result<(), ConfineError> {

@@ -147,8 +147,11 @@ fn arrange(launch: &Launch<'_>) -> io::Result<()> {
     if launch.keep_capabilities {
         keep_capabilities()?;
     }
-    let parked =
-        launch.descriptors.iter().map(|descriptor| copy_above(*descriptor)).collect::<io::Result<Vec<_>>>()?;
+    let parked = launch
+        .descriptors
+        .iter()
+        .map(|descriptor| copy_above(*descriptor))
+        .collect::<io::Result<Vec<_>>>()?;
     for (place, descriptor) in (0..).zip(&parked) {
         // SAFETY: `dup2` of an open descriptor over a number below `PARKING`. What was open at that number belonged to
         // the copy of the parent's program, of which nothing runs any more but this file's functions; what those still
@@ -362,14 +365,14 @@ impl ProcessHandle {
         Ok(())
     }
 
-    /// Blocks until the process has ended or the time has come.
-    pub fn wait_until_ended(&self, deadline: Instant) -> io::Result<()> {
+    /// Blocks until the process has ended (or is a zombie) or the time has come; `false` in the second case.
+    pub fn wait_until_ended(&self, deadline: Instant) -> io::Result<bool> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
                 Err(nix::Error::EINTR) => {}
-                outcome => return outcome.map(drop).map_err(io::Error::from),
+                outcome => return outcome.map(|ready| ready > 0).map_err(io::Error::from),
             }
         }
     }

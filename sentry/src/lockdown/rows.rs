@@ -35,7 +35,11 @@ fn waiting() -> Vec<Row> {
             &[equal(1, bits(libc::TFD_TIMER_ABSTIME))],
             "the reactor's one timer, set to the earliest deadline",
         ),
-        row(libc::SYS_poll, &[], "the control socket and signals for the first process; an inherited stream's readiness"),
+        row(
+            libc::SYS_poll,
+            &[],
+            "the control socket and signals for the first process; an inherited stream's readiness",
+        ),
         rare(
             libc::SYS_clock_nanosleep,
             &[],
@@ -134,6 +138,11 @@ fn ourselves() -> Vec<Row> {
             "our own limit of descriptors, looked at and never changed",
         ),
         row(libc::SYS_prctl, &[equal(0, bits(libc::PR_SET_NAME))], "threads' names"),
+        row(
+            libc::SYS_kill,
+            &[equal(0, bits(-1)), equal(1, bits(libc::SIGKILL))],
+            "the end: all others in our pid namespace, which are ours",
+        ),
         row(libc::SYS_getpid, &[], "abort"),
         rare(
             libc::SYS_tgkill,

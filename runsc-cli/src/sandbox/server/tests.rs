@@ -123,7 +123,11 @@ fn garbage_ends_only_its_own_connection() {
     let sandbox = Sandbox::new(&["sleep"]);
     let listener = UnixListener::bind(&path).unwrap();
     let server = sandbox.server.clone();
-    thread::spawn(move || loop { server.accept(&listener) });
+    thread::spawn(move || {
+        loop {
+            server.accept(&listener)
+        }
+    });
     let mut bad = UnixStream::connect(&path).unwrap();
     bad.write_all(b"\x05\0\0\0hello").unwrap();
     let mut rest = Vec::new();
