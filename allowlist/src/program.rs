@@ -125,6 +125,7 @@ fn check(condition: &Condition, then: Vec<Step>) -> Vec<Step> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::{equal, masked, row, wide};
@@ -134,7 +135,7 @@ mod tests {
 
     /// What the kernel would do, by the definition of the machine.
     fn run(program: &[Step], architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
-        let mut data = vec![0u8; 64];
+        let mut data = [0u8; 64];
         data[0..4].copy_from_slice(&(number as u32).to_le_bytes());
         data[4..8].copy_from_slice(&architecture.to_le_bytes());
         for (index, argument) in arguments.iter().enumerate() {
