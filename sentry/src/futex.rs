@@ -60,8 +60,10 @@ struct Waiter {
     waker: Mutex<Option<Waker>>,
 }
 
-/// Buckets of the table: enough that busy words seldom meet, and little memory.
+/// Buckets of the table, as many as a byte has values: enough that busy words seldom meet, and little memory.
 const BUCKETS: usize = 256;
+/// The golden ratio's bits, as in many hash functions.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The waiters of all words that hash to the same number, in the order they came.
 #[derive(Default)]
@@ -83,22 +85,29 @@ impl Bucket {
 /// All waiters of the kernel.
 pub struct FutexTable {
     buckets: Box<[Bucket]>,
-    /// Keyed: applications choose the addresses.
-    hasher: RandomState,
+    /// Makes it hard for applications, which choose the addresses, to fill one bucket.
+    secret: u64,
 }
 
 impl Default for FutexTable {
     fn default() -> Self {
         Self {
             buckets: std::iter::repeat_with(Bucket::default).take(BUCKETS).collect(),
-            hasher: RandomState::new(),
+            secret: RandomState::new().hash_one(0_u8),
         }
     }
 }
 
 impl FutexTable {
     fn index(&self, key: FutexKey) -> usize {
-        usize::try_from(self.hasher.hash_one(key) % BUCKETS as u64).unwrap_or(0)
+        let (memory, place) = match key {
+            FutexKey::Private { space, address } => (space, address),
+            FutexKey::Shared { memory, offset } => (u64::try_from(memory).unwrap_or(0), offset),
+        };
+        // Two rounds of a multiplication that carries upwards, whose upper bits are used.
+        let mix = |value: u64| value.wrapping_mul(MULTIPLIER).rotate_left(32);
+        let hash = mix(mix(memory ^ self.secret) ^ place).wrapping_mul(MULTIPLIER);
+        usize::from(hash.to_be_bytes()[0])
     }
 
     fn bucket(&self, key: FutexKey) -> &Bucket {

@@ -86,6 +86,9 @@ pub fn sys_rt_sigprocmask(
             SIG_SETMASK => set,
             _ => return Err(EINVAL),
         });
+        if !task.signals.mask().difference(before).is_empty() {
+            task.group.hand_on(task);
+        }
     }
     if old.is_null() { Ok(()) } else { task.write_value(old.address(), &before) }
 }

@@ -118,6 +118,51 @@ TEST(no_queued_signal_of_a_process_is_lost_among_its_threads) {
     CHECK_EQ(handled, sent);
 }
 
+/* Blocks what it may have been chosen for, and ends without ever taking it. */
+static void *block_and_end(void *arg) {
+    sigset_t set = signal_set(SIGUSR1, 0);
+    for (int i = 0; i < 50; i++) {
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        pthread_sigmask(SIG_BLOCK, &set, NULL);
+    }
+    if (arg) pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    return NULL;
+}
+static void *wait_for_end(void *arg) {
+    sigset_t set = signal_set(SIGUSR1, 0);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    for (;;) syscall(SYS_futex, arg, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, NULL, NULL, 0);
+    return NULL;
+}
+
+TEST(a_signal_that_one_thread_does_not_take_reaches_another_that_sleeps) {
+    static atomic_int word;
+    sigset_t set = signal_set(SIGUSR1, 0);
+    long long start = now_ns(CLOCK_MONOTONIC);
+    for (int round = 0; more(round * 5, start); round++) {
+        int ready[2];
+        CHECK(pipe(ready) == 0);
+        pid_t pid = CHILD({
+            pthread_sigmask(SIG_BLOCK, &set, NULL);
+            pthread_t sleeper;
+            CHECK(pthread_create(&sleeper, NULL, wait_for_end, &word) == 0);
+            CHECK(write(ready[1], "r", 1) == 1);
+            for (int i = 0;; i++) {
+                pthread_t t;
+                CHECK(pthread_create(&t, NULL, block_and_end, i % 2 ? &word : NULL) == 0);
+                pthread_join(t, NULL);
+                if (i == 3) pthread_join(sleeper, NULL);
+            }
+        });
+        char byte;
+        CHECK(read(ready[0], &byte, 1) == 1);
+        for (int i = 0; i < round % 50; i++) sched_yield();
+        CHECK(kill(pid, SIGUSR1) == 0);
+        CHECK_KILLED(pid, SIGUSR1);
+        close(ready[0]), close(ready[1]);
+    }
+}
+
 TEST(a_process_stops_and_goes_on_however_busy_it_is) {
     atomic_long *calls = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(calls != MAP_FAILED);

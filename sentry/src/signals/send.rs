@@ -56,6 +56,20 @@ impl ThreadGroup {
         Ok(())
     }
 
+    /// Tells other threads of the process's pending signals, because one that may have been chosen for them blocks them now
+    /// or ends (`retarget_shared_pending` in Linux's `kernel/signal.c`).
+    pub fn hand_on(&self, from: &Task) {
+        let pending = self.signals.pending.lock().set();
+        if pending.is_empty() {
+            return;
+        }
+        for task in self.tasks() {
+            if !std::ptr::eq(&raw const *task, from) && !pending.difference(task.signals.mask()).is_empty() {
+                task.notify();
+            }
+        }
+    }
+
     /// What a signal does when it is sent, whoever takes it later: stop and continue cancel each other, ignored
     /// signals vanish, `SIGKILL` needs no delivery. Returns whether to queue it.
     fn prepare(self: &Arc<Self>, signal: Signal, only: Option<&Task>) -> bool {

@@ -27,6 +27,8 @@ impl Task {
         self.group.thread_ended.wake_all();
         if last {
             self.end_process(status);
+        } else {
+            self.group.hand_on(self);
         }
     }
 

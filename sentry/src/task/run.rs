@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context as WakeContext;
+use std::task::{Context as WakeContext, Poll};
 
 use abi::signal_info::SigInfo;
 use abi::signals::{SIGKILL, Signal};
@@ -81,20 +81,23 @@ impl Task {
     pub async fn run(self: Arc<Self>) {
         std::future::poll_fn(|wake| {
             let _ = self.waker.set(wake.waker().clone());
-            std::task::Poll::Ready(())
+            Poll::Ready(())
         })
         .await;
         self.publish_facts();
         let mut outcome = Outcome::Registers;
+        // In one place: it is too large to be handed through the futures in between.
+        let mut trap = Trap::Died;
         loop {
             let resume = match self.enter(&outcome) {
                 Some(resume) => resume,
                 None if self.attend(&mut outcome).await => continue,
                 None => break,
             };
-            outcome = match self.run_application(resume).await {
+            self.run_application(resume, &mut trap).await;
+            outcome = match &trap {
                 Trap::Syscall(request) => {
-                    let mut reply = self.system_call(&request);
+                    let mut reply = self.system_call(request);
                     let outcome = loop {
                         match Outcome::of(reply, request.number) {
                             Ok(outcome) => break outcome,
@@ -102,12 +105,12 @@ impl Task {
                         }
                     };
                     if request.hot {
-                        self.accelerate(&request, &outcome).await;
+                        self.accelerate(request, &outcome).await;
                     }
                     outcome
                 }
                 Trap::Fault(fault) => {
-                    self.take_fault(fault);
+                    self.take_fault(*fault);
                     Outcome::Registers
                 }
                 Trap::Interrupted => Outcome::Registers,
@@ -212,25 +215,32 @@ impl Task {
         });
     }
 
-    /// Step 2, after [`Task::enter`].
-    async fn run_application(&self, resume: Resume) -> Trap {
+    /// Step 2, after [`Task::enter`]; leaves the trap in its place.
+    async fn run_application(&self, resume: Resume, place: &mut Trap) {
         let mut resume = Some(resume);
         let mut patience = Patience::default();
         let left = |context: &mut dyn Context, wake: &mut WakeContext<'_>| {
             if let Some(resume) = resume.take() {
                 context.resume(resume);
             }
-            let trap = context.poll_trap(wake);
-            if trap.is_pending() {
-                patience.judge(self, context, wake);
+            match context.poll_trap(wake) {
+                Poll::Ready(trap) => {
+                    *place = trap;
+                    Poll::Ready(true)
+                }
+                Poll::Pending => {
+                    patience.judge(self, context, wake);
+                    Poll::Pending
+                }
             }
-            trap
         };
-        let trap = self.poll_context(left, || Trap::Died).await;
+        let has_context = self.poll_context(left, || false).await;
+        if !has_context {
+            *place = Trap::Died;
+        }
         if self.signals.attention.leave() && self.kernel.freezer.is_frozen() {
             self.kernel.freezer.arrivals.wake_all();
         }
-        trap
     }
 
     /// Step 3.
