@@ -14,7 +14,7 @@ use abi::futexes::{
     FutexWaitv, RobustListHead, WakeOp,
 };
 use abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
-use abi::user::UserAddress;
+use abi::user::{FromRegister, UserAddress};
 use sentry::futex::{FutexPlace, FutexWaitError, FutexWord, MATCH_ANY, Sharing};
 use sentry::task::{Reply, RestartBlock, Task};
 use sentry::time::{Clock, HostClock, Instant};
@@ -90,8 +90,7 @@ pub fn sys_futex(
             Err(errno) => Reply::Now(Err(Failure::Error(errno))),
         };
     }
-    let result = at_once(task, arguments);
-    Reply::Now(result.map(|count| count as u64).map_err(Failure::from))
+    Reply::Now(at_once(task, arguments).map(|count| count as u64).map_err(Failure::from))
 }
 
 /// When a wait ends: relative for `FUTEX_WAIT`, absolute for all others that have a timeout.
@@ -146,7 +145,6 @@ pub(crate) async fn continue_wait(
     arguments: [u64; 6],
     deadline: Instant,
 ) -> CallResult<()> {
-    use abi::user::FromRegister;
     let [address, op, value, fourth, second_address, third_value] = arguments;
     let arguments = Arguments {
         address,
@@ -359,8 +357,7 @@ pub async fn sys_futex_wait(
     if bitset == 0 {
         return Err(EINVAL.into());
     }
-    let key = task.futex_key(address, sharing)?;
-    let word = FutexWord { key, address, expected };
+    let word = FutexWord { key: task.futex_key(address, sharing)?, address, expected };
     finish(task.futex_wait(word, bitset, deadline).await, Restart::Sys)
 }
 

@@ -5,7 +5,6 @@
 //! body's own signature ([`FromRegister`]); decoding cannot fail, judging is the body's business.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -235,20 +234,17 @@ pub static X86_64: [Option<Entry>; NUMBERS] = assemble();
 
 /// The calls as the kernel takes them, with their counts.
 pub struct Calls {
-    /// How often each implemented call was made, by the thread that served it.
-    counts: Mutex<Vec<&'static Counters>>,
+    /// How often each implemented call was made, in several places by the number of the thread that made it: one
+    /// place for all would wander between processors, at a higher cost than most calls have.
+    counts: [[AtomicU64; NUMBERS]; COUNTERS],
     /// Numbers that are not implemented, and how often each was asked for; bounded by [`UNKNOWN_MAX`].
     unknown: Mutex<BTreeMap<u64, u64>>,
     /// Options of implemented calls that are not implemented; bounded by [`OPTIONS_MAX`].
     options: Mutex<BTreeMap<OptionKey, u64>>,
 }
 
-/// One thread's counts, by number.
-type Counters = [AtomicU64; NUMBERS];
-
-thread_local! {
-    static COUNTERS: Cell<Option<&'static Counters>> = const { Cell::new(None) };
-}
+/// Places where calls are counted.
+const COUNTERS: usize = 8;
 
 /// A call and one of its options, by name.
 type OptionKey = (&'static str, Cow<'static, str>);
@@ -272,7 +268,7 @@ const UNKNOWN_MAX: usize = 1024;
 
 /// What [`sentry::kernel::Kernel`] is handed at boot.
 pub static TABLE: Calls = Calls {
-    counts: Mutex::new(Vec::new()),
+    counts: [const { [const { AtomicU64::new(0) }; NUMBERS] }; COUNTERS],
     unknown: Mutex::new(BTreeMap::new()),
     options: Mutex::new(BTreeMap::new()),
 };
@@ -298,7 +294,8 @@ impl SyscallTable for Calls {
         if request.architecture == Architecture::X86_64
             && let Some(Some(entry)) = X86_64.get(index)
         {
-            self.count(index);
+            let place = usize::try_from(task.tid()).unwrap_or(0) % COUNTERS;
+            self.counts[place][index].fetch_add(1, Ordering::Relaxed);
             return (entry.handler)(task, &request.arguments);
         }
         self.count_unknown(task, request);
@@ -307,24 +304,6 @@ impl SyscallTable for Calls {
 }
 
 impl Calls {
-    /// Counts a call. Each thread has its own counters, which it alone writes: a count that all workers share would
-    /// cost each of them more than most calls do.
-    fn count(&self, index: usize) {
-        let counters = COUNTERS.get().unwrap_or_else(|| self.new_counters());
-        if let Some(counter) = counters.get(index) {
-            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
-    }
-
-    /// Counters for this thread. They are never given back: workers live as long as the sandbox.
-    #[cold]
-    fn new_counters(&self) -> &'static Counters {
-        let counters: &'static Counters = Box::leak(Box::new([const { AtomicU64::new(0) }; NUMBERS]));
-        self.counts.lock().push(counters);
-        COUNTERS.set(Some(counters));
-        counters
-    }
-
     /// Counts a call that is not implemented, and logs it the first time.
     fn count_unknown(&self, task: &Task, request: &SyscallRequest) {
         let mut unknown = self.unknown.lock();
@@ -374,10 +353,9 @@ impl Calls {
 
     /// Counts by name: what was made, and what was asked for in vain.
     pub fn counts(&self) -> Counts {
-        let threads = self.counts.lock().clone();
         let made = X86_64.iter().flatten().filter_map(|entry| {
-            let of_thread = |counters: &&Counters| counters[entry.number].load(Ordering::Relaxed);
-            let count: u64 = threads.iter().map(of_thread).sum();
+            let count: u64 =
+                self.counts.iter().map(|place| place[entry.number].load(Ordering::Relaxed)).sum();
             (count != 0).then(|| (abi::numbers::name(entry.number).unwrap_or("?"), count))
         });
         Counts {
