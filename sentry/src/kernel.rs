@@ -8,6 +8,7 @@ use platform::{Platform, SyscallRequest};
 
 use crate::executor::Executor;
 use crate::freezer::Freezer;
+use crate::fs::inotify;
 use crate::fs::mqueue::MessageQueues;
 use crate::fs::pipe::Fifos;
 use crate::futex::FutexTable;
@@ -69,6 +70,8 @@ pub struct Kernel {
     pub freezer: Freezer,
     /// Names, drivers and file system types.
     pub vfs: Vfs,
+    /// What inotify has taken.
+    pub inotify: Arc<inotify::Accounts>,
     /// POSIX message queues.
     pub message_queues: Arc<MessageQueues>,
     /// Sockets by family.
@@ -115,6 +118,7 @@ impl Kernel {
             uts: Uts::default(),
             freezer: Freezer::default(),
             vfs,
+            inotify: Arc::default(),
             message_queues: MessageQueues::new(),
             sockets: Sockets::default(),
             system_calls,

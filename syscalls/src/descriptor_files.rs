@@ -1,17 +1,18 @@
-//! Files that are made without a name: `pipe`, `eventfd`, `timerfd_*`, `signalfd`.
+//! Files that are made without a name: `pipe`, `eventfd`, `timerfd_*`, `signalfd`, `inotify`.
 
 use std::sync::Arc;
 
 use abi::errno::{EINVAL, ENAMETOOLONG, SysResult};
 use abi::file_calls::{EventfdFlags, MemfdFlags};
 use abi::files::OpenFlags;
+use abi::polling::{InotifyFlags, InotifyMask};
 use abi::signals::{SIGSET_SIZE, SigSet, SignalfdFlags};
 use abi::time::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, Itimerspec, TimerfdFlags, TimerfdSetFlags};
-use abi::user::{UserAddress, UserString};
-use sentry::fs::{eventfd, pipe, signalfd, timerfd, tmpfs};
+use abi::user::{Fd, UserAddress, UserPath, UserString};
+use sentry::fs::{eventfd, inotify, pipe, signalfd, timerfd, tmpfs};
 use sentry::task::{Resource, Task};
 use sentry::time::{HostClock, Instant, realtime_ns};
-use sentry::vfs::{FdFlags, FileDescription};
+use sentry::vfs::{Access, FdFlags, FileDescription, WalkFlags, check_access};
 
 use crate::table::{Entry, Support, call};
 
@@ -25,6 +26,15 @@ pub const CALLS: &[Entry] = &[
     call!(TIMERFD_CREATE, sys_timerfd_create, now 2, Support::Partial("no alarm clocks")),
     call!(TIMERFD_SETTIME, sys_timerfd_settime, now 4, Support::Partial("TFD_TIMER_CANCEL_ON_SET never fires: clocks are not set")),
     call!(TIMERFD_GETTIME, sys_timerfd_gettime, now 2, Support::Full),
+    call!(INOTIFY_INIT, sys_inotify_init, now 0, Support::Full),
+    call!(INOTIFY_INIT1, sys_inotify_init1, now 1, Support::Full),
+    call!(
+        INOTIFY_ADD_WATCH,
+        sys_inotify_add_watch,
+        now 3,
+        Support::Partial("changes that the host makes are not seen; max_user_watches is for all users together")
+    ),
+    call!(INOTIFY_RM_WATCH, sys_inotify_rm_watch, now 2, Support::Full),
     call!(SIGNALFD, sys_signalfd, now 3, Support::Partial("shows the signals of the task that made it")),
     call!(SIGNALFD4, sys_signalfd4, now 4, Support::Partial("shows the signals of the task that made it")),
 ];
@@ -180,4 +190,49 @@ pub fn sys_signalfd4(
     let status = (flags & SignalfdFlags::SFD_NONBLOCK).bits();
     let file = signalfd::new_signalfd(task, mask, status, &task.credentials());
     install(task, file, flags.contains(SignalfdFlags::SFD_CLOEXEC))
+}
+
+/// `inotify_init(2)` <https://man7.org/linux/man-pages/man2/inotify_init.2.html>
+pub fn sys_inotify_init(task: &Arc<Task>) -> SysResult<i32> {
+    sys_inotify_init1(task, InotifyFlags::empty())
+}
+
+/// `inotify_init1(2)` <https://man7.org/linux/man-pages/man2/inotify_init.2.html>
+pub fn sys_inotify_init1(task: &Arc<Task>, flags: InotifyFlags) -> SysResult<i32> {
+    if !InotifyFlags::all().contains(flags) {
+        return Err(EINVAL);
+    }
+    let status = (flags & InotifyFlags::IN_NONBLOCK).bits();
+    let file = inotify::new_inotify(&task.kernel.inotify, status, &task.credentials())?;
+    install(task, file, flags.contains(InotifyFlags::IN_CLOEXEC))
+}
+
+/// `inotify_add_watch(2)` <https://man7.org/linux/man-pages/man2/inotify_add_watch.2.html>
+pub fn sys_inotify_add_watch(
+    task: &Arc<Task>,
+    instance: Fd,
+    path: UserPath,
+    mask: InotifyMask,
+) -> SysResult<i32> {
+    if (mask & InotifyMask::all()).is_empty() {
+        return Err(EINVAL);
+    }
+    let file = task.files().get_open(instance.raw())?;
+    if mask.contains(InotifyMask::IN_MASK_ADD | InotifyMask::IN_MASK_CREATE) {
+        return Err(EINVAL);
+    }
+    let instance = inotify::inotify_of(&file)?;
+    let mut walk = WalkFlags::empty();
+    walk.set(WalkFlags::FOLLOW, !mask.contains(InotifyMask::IN_DONT_FOLLOW));
+    walk.set(WalkFlags::DIRECTORY, mask.contains(InotifyMask::IN_ONLYDIR));
+    let path = task.read_path(path.address().address())?;
+    let location = task.walk(libc::AT_FDCWD, &path, walk)?;
+    check_access(&task.credentials(), &location.inode().attributes()?, Access::READ)?;
+    instance.add(&location, mask)
+}
+
+/// `inotify_rm_watch(2)` <https://man7.org/linux/man-pages/man2/inotify_rm_watch.2.html>
+pub fn sys_inotify_rm_watch(task: &Arc<Task>, instance: Fd, watch: i32) -> SysResult<()> {
+    let file = task.files().get_open(instance.raw())?;
+    inotify::inotify_of(&file)?.remove(watch)
 }

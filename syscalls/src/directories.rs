@@ -10,8 +10,10 @@ use abi::directories::{Dirent64, DirentEncoder, DirentFormat};
 use abi::errno::{EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE, SysResult};
 use abi::file_calls::RenameFlags;
 use abi::files::{AtFlags, FileType};
+use abi::polling::InotifyMask;
 use abi::user::{Fd, UserAddress, UserPath};
 use sentry::task::Task;
+use sentry::vfs::watches;
 use sentry::vfs::{
     Access, DeviceNumber, FileKind, LinkTarget, Location, Reachable, WalkFlags, check_access, has,
 };
@@ -239,6 +241,7 @@ fn list(task: &Task, fd: Fd, buffer: UserAddress, size: u32, format: DirentForma
         }
         taken
     })?;
+    watches::on_file(&file, InotifyMask::IN_ACCESS);
     let bytes = encoder.finish()?;
     task.write_exact(buffer.address(), &bytes)?;
     *file.position.lock() = next;

@@ -10,7 +10,7 @@ use abi::signal_info::SigInfo;
 use abi::signals::SIGPIPE;
 use abi::user::{Fd, UserAddress};
 use sentry::task::Task;
-use sentry::vfs::{FileDescription, FileKind, POSITION_MAX};
+use sentry::vfs::{FileDescription, FileKind, POSITION_MAX, watches};
 use sentry::wait::{CallResult, Failure, PollEvents, Restart};
 
 use crate::table::{Entry, Support, call};
@@ -88,6 +88,9 @@ pub async fn sys_sendfile(
     let result = send(task, &source, start, &target, count).await;
     let sent = *result.as_ref().unwrap_or(&0);
     place.finish(task, &source, start.saturating_add(sent as u64))?;
+    if sent != 0 {
+        watches::moved_bytes(&source, &target);
+    }
     result
 }
 
@@ -213,6 +216,9 @@ pub fn sys_copy_file_range(
     let done = copy(task, &source, start, &target, out_start, count)?;
     from.finish(task, &source, start + done as u64)?;
     to.finish(task, &target, out_start + done as u64)?;
+    if done != 0 {
+        watches::moved_bytes(&source, &target);
+    }
     Ok(done)
 }
 

@@ -143,7 +143,13 @@ pub fn sys_umount2(task: &Arc<Task>, target: UserPath, flags: UmountFlags) -> Sy
     let target = task.walk(libc::AT_FDCWD, &path, walk)?;
     check_privilege(task)?;
     let how = if flags.contains(UmountFlags::MNT_DETACH) { Unmount::Lazy } else { Unmount::IfUnused };
-    task.fs().namespace().unmount(&target, how, &task.kernel.vfs.dentries)
+    let namespace = Arc::clone(task.fs().namespace());
+    namespace.unmount(&target, how, &task.kernel.vfs.dentries)?;
+    let file_system = &target.mount.file_system;
+    if !namespace.mounts().iter().any(|mount| Arc::ptr_eq(&mount.file_system, file_system)) {
+        task.kernel.inotify.unmounted(file_system);
+    }
+    Ok(())
 }
 
 /// `pivot_root(2)` <https://man7.org/linux/man-pages/man2/pivot_root.2.html>

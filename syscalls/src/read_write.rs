@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use abi::errno::{EBADF, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EPERM, EROFS, ESPIPE, ETXTBSY, SysResult};
 use abi::file_calls::{FallocateMode, Iovec, RwFlags, SyncRangeFlags, UIO_MAXIOV};
+use abi::polling::InotifyMask;
 use abi::user::{Fd, UserAddress, UserPath};
 use sentry::task::{Reply, Task};
 use sentry::vfs::{
-    Access, At, Blocking, DataOnly, FileDescription, FileKind, Read, SetAttributes, UserBuffers, WalkFlags,
-    Write, WriteMode, check_access,
+    Access, At, Blocking, DataOnly, FileDescription, FileKind, Read, SetAttributes, Subject, UserBuffers,
+    WalkFlags, Write, WriteMode, check_access, watches,
 };
 use sentry::wait::Failure;
 
@@ -285,16 +286,18 @@ fn size_argument(length: i64) -> SysResult<u64> {
     u64::try_from(length).map_err(|_| EINVAL)
 }
 
-fn set_size(task: &Task, file: &Arc<dyn sentry::vfs::Inode>, size: u64) -> SysResult<()> {
-    let attributes = file.attributes()?;
+fn set_size(task: &Task, subject: Subject<'_>, size: u64) -> SysResult<()> {
+    let attributes = subject.inode().attributes()?;
     if size > attributes.size {
         task.room_below_size_limit(size - 1)?;
     }
-    file.set_attributes(&SetAttributes {
+    subject.inode().set_attributes(&SetAttributes {
         size: Some(size),
         permissions: task.bits_after_write(&attributes),
         ..SetAttributes::default()
-    })
+    })?;
+    watches::on_subject(subject, InotifyMask::IN_MODIFY);
+    Ok(())
 }
 
 /// `ftruncate(2)` <https://man7.org/linux/man-pages/man2/ftruncate.2.html>
@@ -304,7 +307,7 @@ pub fn sys_ftruncate(task: &Arc<Task>, fd: Fd, length: i64) -> SysResult<()> {
     if file.inode.kind() != FileKind::Regular || !file.writable {
         return Err(EINVAL);
     }
-    set_size(task, &file.inode, size)
+    set_size(task, Subject::File(&file), size)
 }
 
 /// `truncate(2)` <https://man7.org/linux/man-pages/man2/truncate.2.html>
@@ -325,7 +328,7 @@ pub fn sys_truncate(task: &Arc<Task>, path: UserPath, length: i64) -> SysResult<
     if location.inode().attachments().is_executed() {
         return Err(ETXTBSY);
     }
-    set_size(task, location.inode(), size)
+    set_size(task, Subject::Place(&location), size)
 }
 
 /// `fallocate(2)` <https://man7.org/linux/man-pages/man2/fallocate.2.html>
@@ -358,7 +361,9 @@ pub fn sys_fallocate(
     if !mode.contains(FallocateMode::FALLOC_FL_KEEP_SIZE) && end > file.inode.attributes()?.size {
         task.room_below_size_limit(end - 1)?;
     }
-    file.ops.allocate(mode.bits(), offset, length)
+    file.ops.allocate(mode.bits(), offset, length)?;
+    watches::on_file(&file, InotifyMask::IN_MODIFY);
+    Ok(())
 }
 
 fn check_allocation_mode(mode: FallocateMode) -> SysResult<()> {

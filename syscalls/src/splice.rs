@@ -12,7 +12,7 @@ use abi::signals::SIGPIPE;
 use abi::user::{Fd, UserAddress};
 use sentry::fs::pipe::{Part, Pipe, PipeEnd, Taken};
 use sentry::task::{Reply, Task};
-use sentry::vfs::{At, Blocking, FileDescription, Read, Write, WriteMode};
+use sentry::vfs::{At, Blocking, FileDescription, Read, Write, WriteMode, watches};
 use sentry::wait::{CallResult, Failure, PollEvents, Restart, WaitQueue};
 use smallvec::SmallVec;
 
@@ -166,6 +166,7 @@ pub async fn sys_splice(
     let result = ends.run(task, length.min(MAX_RW_COUNT), ends.may_wait(flags), step).await;
     let moved = *result.as_ref().unwrap_or(&0) as u64;
     if moved != 0 {
+        watches::moved_bytes(&source, &target);
         from.map_or(Ok(()), |place| place.finish(task, &source, start.saturating_add(moved)))?;
         to.map_or(Ok(()), |place| place.finish(task, &target, out_start.saturating_add(moved)))?;
     }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use abi::capabilities::{CAP_SETFCAP, CAP_SYS_ADMIN};
 use abi::errno::{E2BIG, EINVAL, ENAMETOOLONG, ENODATA, EOPNOTSUPP, EPERM, ERANGE, SysResult};
 use abi::file_calls::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX, XattrFlags};
+use abi::polling::InotifyMask;
 use abi::user::{Fd, UserAddress, UserPath, UserString};
 use sentry::task::Task;
-use sentry::vfs::{Access, FileKind, Inode, Subject, WalkFlags, XattrSet, check_access, has, is_owner};
+use sentry::vfs::{
+    Access, FileKind, Inode, Subject, WalkFlags, XattrSet, check_access, has, is_owner, watches,
+};
 
 use crate::table::{Entry, Support, call};
 
@@ -128,7 +131,9 @@ fn set(
     with_subject(task, which, |subject| {
         subject.check_writable()?;
         check_name(task, subject.inode(), &name, Wish::Write)?;
-        subject.inode().set_xattr(&name, &bytes, how)
+        subject.inode().set_xattr(&name, &bytes, how)?;
+        watches::on_subject(subject, InotifyMask::IN_ATTRIB);
+        Ok(())
     })
 }
 
@@ -261,7 +266,9 @@ fn remove(task: &Task, which: Which, name: UserString) -> SysResult<()> {
     with_subject(task, which, |subject| {
         subject.check_writable()?;
         check_name(task, subject.inode(), &name, Wish::Write)?;
-        subject.inode().remove_xattr(&name)
+        subject.inode().remove_xattr(&name)?;
+        watches::on_subject(subject, InotifyMask::IN_ATTRIB);
+        Ok(())
     })
 }
 

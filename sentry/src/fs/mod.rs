@@ -11,6 +11,7 @@ pub mod generated;
 pub mod gofer;
 pub mod host;
 pub mod host_files;
+pub mod inotify;
 pub mod mqueue;
 pub mod overlay;
 pub mod pidfd;

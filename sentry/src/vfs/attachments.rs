@@ -1,5 +1,5 @@
 //! State that the VFS keeps with an inode while it lives: who writes or executes it, its advisory locks, the pipe
-//! behind a FIFO node, the socket bound to a socket node.
+//! behind a FIFO node, the socket bound to a socket node, who watches it.
 //!
 //! Most inodes never have more than the count of writers; the rest is made when it is first needed.
 
@@ -11,6 +11,7 @@ use abi::errno::{ETXTBSY, SysResult};
 use parking_lot::Mutex;
 
 use super::locks::InodeLocks;
+use super::watches::Watches;
 
 /// See [`super::Inode::attachments`].
 #[derive(Default)]
@@ -25,6 +26,7 @@ struct More {
     locks: InodeLocks,
     fifo: Slot,
     socket: Slot,
+    watches: Watches,
 }
 
 /// A place for what another part of the kernel keeps with an inode, without keeping it alive.
@@ -113,6 +115,16 @@ impl Attachments {
     /// The Unix socket bound to a socket node.
     pub fn socket(&self) -> &Slot {
         &self.more().socket
+    }
+
+    /// Who watches it (`inotify`).
+    pub fn watches(&self) -> &Watches {
+        &self.more().watches
+    }
+
+    /// The same, if there was ever anything to keep.
+    pub fn watches_if_any(&self) -> Option<&Watches> {
+        self.more.get().map(|more| &more.watches)
     }
 
     /// A descriptor table has closed a descriptor of this file: its record locks go (`man 2 fcntl`).

@@ -16,7 +16,7 @@ use abi::errno::{EAGAIN, ENOENT, ENOTDIR, SysResult};
 use parking_lot::Mutex;
 
 use super::dentry_cache::{DentryCache, NO_SLOT};
-use super::{Ahead, CachePolicy, FileKind, Inode, Mount};
+use super::{Ahead, CachePolicy, FileKind, Inode, Mount, watches};
 
 /// A name in a directory, bound to an inode.
 pub struct Dentry {
@@ -379,6 +379,9 @@ impl Drop for Dentry {
     /// deeper than the stack.
     fn drop(&mut self) {
         let place = self.place.get_mut();
+        if place.removed && watches::any() {
+            watches::dentry_gone(&self.inode);
+        }
         let mut name = std::mem::take(&mut place.name);
         let mut next = place.parent.take();
         while let Some(parent) = next {

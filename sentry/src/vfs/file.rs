@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use abi::errno::{EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno, SysResult};
+use abi::polling::InotifyMask;
 use parking_lot::Mutex;
 
-use super::{Inode, Location};
+use super::{Inode, Location, watches};
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::wait::{CallResult, PollEvents, WaitQueue};
@@ -374,5 +375,7 @@ impl Drop for FileDescription {
             None => {}
         }
         attachments.release_description(self.identity);
+        let closed = if self.writable { InotifyMask::IN_CLOSE_WRITE } else { InotifyMask::IN_CLOSE_NOWRITE };
+        watches::on_file(self, closed);
     }
 }

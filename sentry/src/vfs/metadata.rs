@@ -3,10 +3,12 @@
 use abi::capabilities::{CAP_CHOWN, CAP_FSETID};
 use abi::errno::{EACCES, EOPNOTSUPP, EPERM, EROFS, SysResult};
 
+use abi::polling::InotifyMask;
+
 use super::permission::without_privileges;
 use super::{
     Access, Attributes, FileDescription, FileKind, Inode, Location, SetAttributes, SetTime, check_access,
-    has, is_owner,
+    has, is_owner, watches,
 };
 use crate::task::{Credentials, Task};
 
@@ -62,7 +64,9 @@ impl Task {
         }
         subject
             .inode()
-            .set_attributes(&SetAttributes { permissions: Some(permissions), ..SetAttributes::default() })
+            .set_attributes(&SetAttributes { permissions: Some(permissions), ..SetAttributes::default() })?;
+        watches::on_subject(subject, InotifyMask::IN_ATTRIB);
+        Ok(())
     }
 
     /// `man 2 chown`; `None` leaves an ID.
@@ -83,7 +87,9 @@ impl Task {
             gid,
             permissions: strips.then_some(stripped),
             ..SetAttributes::default()
-        })
+        })?;
+        watches::on_subject(subject, InotifyMask::IN_ATTRIB);
+        Ok(())
     }
 
     /// `man 2 utimensat`; `None` leaves a time.
@@ -105,7 +111,15 @@ impl Task {
             }
             check_access(&credentials, &attributes, Access::WRITE).map_err(|_| EACCES)?;
         }
-        subject.inode().set_attributes(&SetAttributes { access, modify, ..SetAttributes::default() })
+        subject.inode().set_attributes(&SetAttributes { access, modify, ..SetAttributes::default() })?;
+        // One time alone looks like the use that would have set it.
+        let mask = match (access, modify) {
+            (Some(_), None) => InotifyMask::IN_ACCESS,
+            (None, Some(_)) => InotifyMask::IN_MODIFY,
+            _ => InotifyMask::IN_ATTRIB,
+        };
+        watches::on_subject(subject, mask);
+        Ok(())
     }
 
     /// The credentials by which `access(2)` judges: real IDs, and the capabilities they would have.

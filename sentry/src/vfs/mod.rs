@@ -6,6 +6,7 @@
 //! * [`Walker`], [`OpenHow`]: from a path to a place and to an open file (`walk.rs`, `open.rs`), telling file systems what
 //!   comes next ([`Ahead`]) and how long answers hold ([`Moment`]).
 //! * [`FdTable`], [`FsContext`]: what a task holds of it (`descriptors.rs`, `context.rs`).
+//! * [`watches`]: who hears of changes (`inotify`).
 //! * [`Vfs`]: what the kernel has of it: recent names, drivers, types of file systems (`state.rs`).
 //!
 //! README.md beside this file has the model and its invariants.
@@ -33,6 +34,7 @@ mod state;
 mod tests;
 mod transfer;
 mod walk;
+pub mod watches;
 
 pub use ahead::Ahead;
 pub use anonymous::{AnonymousInode, AnonymousKind};

@@ -2,15 +2,17 @@
 //! becomes of the dentries afterwards. The order of errors is Linux's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use abi::capabilities::{CAP_DAC_READ_SEARCH, CAP_MKNOD};
 use abi::errno::{EBUSY, EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EROFS, EXDEV, SysResult};
 use abi::file_calls::RenameFlags;
+use abi::polling::InotifyMask;
 
 use super::permission::{Victim, check_create, check_delete, may_delete_anything};
 use super::{
     Access, DeviceNumber, FileKind, Last, Location, Name, NewKind, Parent, WalkFlags, Walker, check_access,
-    has, is_owner,
+    has, is_owner, watches,
 };
 use crate::task::Task;
 
@@ -158,6 +160,7 @@ impl Task {
         target.check_not_mounted(&victim)?;
         inode.unlink(name, victim.inode())?;
         target.directory().dentry.remove_child(&victim.dentry, &self.kernel.vfs.dentries);
+        watches::unlinked(&target.directory().dentry, &victim.dentry);
         Ok(())
     }
 
@@ -196,6 +199,7 @@ impl Task {
         target.check_not_mounted(&victim)?;
         inode.remove_directory(name, victim.inode())?;
         target.directory().dentry.remove_child(&victim.dentry, &self.kernel.vfs.dentries);
+        watches::unlinked(&target.directory().dentry, &victim.dentry);
         Ok(())
     }
 
@@ -216,6 +220,8 @@ impl Task {
         target.directory().inode().link(&name, from.inode())?;
         let inode = Arc::clone(from.inode());
         target.directory().dentry.bind(&name, inode, &self.kernel.vfs.dentries);
+        watches::on_inode(&**from.inode(), InotifyMask::IN_ATTRIB);
+        watches::in_directory(&target.directory().dentry, &name, InotifyMask::IN_CREATE, false, 0);
         Ok(())
     }
 
@@ -328,11 +334,24 @@ impl Task {
         let (old, new) = (&from.directory().dentry, &to.directory().dentry);
         old.inode().rename(name, new.inode(), new_name, exchange)?;
         let cache = &self.kernel.vfs.dentries;
+        // Never 0, which is what events without a move have.
+        let cookie = || self.kernel.vfs.moves.fetch_add(1, Ordering::Relaxed) | 1 << 31;
         match victim {
-            Some(victim) if exchange => old.exchange_children(&source.dentry, new, &victim.dentry),
+            Some(victim) if exchange => {
+                old.exchange_children(&source.dentry, new, &victim.dentry);
+                watches::moved((old, name), (new, new_name), &source.dentry, None, cookie());
+                watches::moved((new, new_name), (old, name), &victim.dentry, None, cookie());
+            }
             _ => {
                 let replaced = victim.map(|victim| &victim.dentry);
                 old.move_child(&source.dentry, new, new_name, replaced, cache);
+                watches::moved(
+                    (old, name),
+                    (new, new_name),
+                    &source.dentry,
+                    replaced.map(|dentry| &**dentry),
+                    cookie(),
+                );
             }
         }
         Ok(())

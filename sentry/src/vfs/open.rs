@@ -11,12 +11,13 @@ use abi::errno::{
     EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, EROFS, SysResult,
 };
 use abi::files::OpenFlags;
+use abi::polling::InotifyMask;
 
 use super::devices::{OpenedFifo, PartnerCame};
 use super::permission::{check_access, check_create, inherit, is_owner, is_shared_sticky};
 use super::{
     Access, Attributes, FileDescription, FileKind, FileOps, Inode, Last, Location, MountFlags, NewKind,
-    NewNode, OpenRequest, SetAttributes, WalkFlags, Walker,
+    NewNode, OpenRequest, SetAttributes, WalkFlags, Walker, watches,
 };
 use crate::task::Task;
 use crate::wait::{CallResult, OnInterrupt, PollEvents, Restart, WaitQueue};
@@ -285,6 +286,8 @@ impl Task {
         let node = NewNode { kind, permissions, uid: credentials.fsuid, gid };
         let inode = directory.inode().create(name, &node)?;
         let dentry = directory.dentry.bind(name, inode, &self.kernel.vfs.dentries);
+        let is_directory = file_kind == FileKind::Directory;
+        watches::in_directory(&directory.dentry, name, InotifyMask::IN_CREATE, is_directory, 0);
         Ok(Location { mount: Arc::clone(&directory.mount), dentry })
     }
 
@@ -337,6 +340,7 @@ impl Task {
                 permissions: self.bits_after_write(&attributes),
                 ..SetAttributes::default()
             })?;
+            watches::on_file(file, InotifyMask::IN_MODIFY);
         }
         Ok(opening)
     }
@@ -376,6 +380,7 @@ impl Task {
         if writes {
             file.deny_execution()?;
         }
+        watches::on_file(&file, InotifyMask::IN_OPEN);
         Ok(match partner_came {
             Some(partner_came) => Opening::Waiting(file, partner_came),
             None => Opening::Ready(file),

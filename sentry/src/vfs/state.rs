@@ -1,6 +1,7 @@
 //! What the kernel has of the VFS as a whole.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 use abi::errno::{ENODEV, SysResult};
@@ -39,6 +40,8 @@ pub struct Vfs {
     /// Held while a directory moves to another directory: the loop check and the move must see one tree. The one lock
     /// that is held across calls into a file system.
     pub(super) directory_moves: Mutex<()>,
+    /// Moves of names so far, to tell them apart (`inotify`).
+    pub(super) moves: AtomicU32,
     /// Who waits for whose record lock.
     pub(super) posix_waiters: PosixWaiters,
     factories: RwLock<BTreeMap<&'static str, Arc<dyn FileSystemFactory>>>,

@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use abi::errno::{EAGAIN, EBADF, EFAULT, EFBIG, EINVAL, EISDIR, EPIPE, Errno, SysResult};
 use abi::file_calls::MAX_RW_COUNT;
+use abi::polling::InotifyMask;
 use abi::signal_info::SigInfo;
 use abi::signals::{SIGPIPE, SIGXFSZ};
 
 use super::file::{DataOnly, Direction, FileDescription, Operation};
-use super::{FileKind, SetAttributes};
+use super::{FileKind, SetAttributes, watches};
 use crate::task::{Resource, Task};
 use crate::time::Instant;
 use crate::wait::{CallResult, Failure, PollEvents, Restart, WaitError};
@@ -266,6 +267,14 @@ impl Read {
     }
 }
 
+impl Drop for Read {
+    fn drop(&mut self) {
+        if self.done != 0 {
+            watches::on_file(&self.file, InotifyMask::IN_ACCESS);
+        }
+    }
+}
+
 /// The result of a wait, in which bytes already moved beat everything.
 fn conclude(
     result: Result<SysResult<usize>, WaitError>,
@@ -485,6 +494,14 @@ impl Write {
         let deadline = limit.map(|limit| Instant::now().after_ns(limit));
         let result = task.wait_on(queue, PollEvents::WRITABLE, deadline, || self.attempt(task)).await;
         conclude(result, self.done, limit, || file.ops.timed_out(Direction::Write))
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        if self.done != 0 {
+            watches::on_file(&self.file, InotifyMask::IN_MODIFY);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use abi::errno::{EACCES, EINVAL, ENOENT, EPERM, SysResult};
 
 use super::Facts;
 use crate::fs::generated::{Body, Directory, Listed, Node, Owner, Place, Reader, Text};
+use crate::fs::inotify;
 use crate::fs::mqueue::QueueLimit;
 use crate::fs::pipe;
 use crate::memory::REGIONS_MAX;
@@ -39,9 +40,9 @@ static TABLE: &[(&str, Value)] = &[
     ("fs/epoll/max_user_watches", Fixed("65536")),
     ("fs/file-max", Fixed("9223372036854775807")),
     ("fs/file-nr", Asked(|facts| format!("{}\t0\t{}", open_files(facts), i64::MAX))),
-    ("fs/inotify/max_queued_events", Fixed("16384")),
-    ("fs/inotify/max_user_instances", Fixed("128")),
-    ("fs/inotify/max_user_watches", Fixed("65536")),
+    ("fs/inotify/max_queued_events", Asked(|_| inotify::QUEUE_MAX.to_string())),
+    ("fs/inotify/max_user_instances", Asked(|_| inotify::INSTANCES_MAX.to_string())),
+    ("fs/inotify/max_user_watches", Asked(|_| inotify::WATCHES_MAX.to_string())),
     ("fs/lease-break-time", Fixed("45")),
     ("fs/leases-enable", Fixed("0")),
     ("fs/mount-max", Asked(|_| MOUNTS_MAX.to_string())),
