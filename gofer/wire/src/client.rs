@@ -21,9 +21,9 @@ use crate::attr::{Attr, FileSystemStat, SetAttr};
 use crate::channel::{Channel, processor};
 use crate::name::{Name, XattrName};
 use crate::reply::{DirEntry, MISMATCH, OpenOutcome, Reply, TreeFlags, WalkStop};
-use crate::request::{
-    Access, CreateMode, HandleId, OpenFlags, ReadDirFlags, RenameFlags, Request, SocketType, SpecialFile,
-    XattrFlags, append_clunks, set_processor,
+use crate::request::{HandleId, Request, append_clunks, set_processor};
+use crate::terms::{
+    Access, CreateMode, OpenFlags, ReadDirFlags, RenameFlags, SocketType, SpecialFile, XattrFlags,
 };
 use crate::{MAX_CHANNELS, MAX_CLUNKS, MAX_LINK, MAX_MESSAGE, MAX_WALK, MAX_XATTR};
 

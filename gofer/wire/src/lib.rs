@@ -16,6 +16,7 @@ mod codec;
 mod name;
 mod reply;
 mod request;
+mod terms;
 
 pub use attr::{Attr, DeviceNumber, FileSystemStat, FileType, SetAttr, SetTime, Timestamp};
 pub use channel::{BrokenChannel, Incoming, receive_request, send, socket_pair};
@@ -23,9 +24,9 @@ pub use client::{Attached, Client, Created, Followed, Handle, Node, Opened, Reac
 pub use codec::DecodeError;
 pub use name::{Name, XattrName};
 pub use reply::{DirEntry, FollowStep, OpenOutcome, Reply, TreeFlags, WalkStep, WalkStop};
-pub use request::{
-    Access, CreateMode, HandleId, OpenFlags, ReadDirFlags, RenameFlags, Request, SocketType, SpecialFile,
-    XattrFlags, append_clunks, processor_of,
+pub use request::{HandleId, Request, append_clunks, processor_of};
+pub use terms::{
+    Access, CreateMode, OpenFlags, ReadDirFlags, RenameFlags, SocketType, SpecialFile, XattrFlags,
 };
 
 /// The longest message, either way.

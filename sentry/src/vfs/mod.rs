@@ -71,14 +71,15 @@ pub const PATH_MAX: usize = 4096;
 /// Symbolic links followed before `ELOOP`.
 pub const SYMLINK_MAX: u32 = 40;
 
+/// The next anonymous device and the next inode of a kernel-made node.
+static NEXT: (AtomicU32, AtomicU64) = (AtomicU32::new(1), AtomicU64::new(1));
+
 /// A fresh anonymous device number (major 0), for a file system instance.
 pub fn allocate_device() -> DeviceNumber {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    DeviceNumber { major: 0, minor: NEXT.fetch_add(1, Ordering::Relaxed) }
+    DeviceNumber { major: 0, minor: NEXT.0.fetch_add(1, Ordering::Relaxed) }
 }
 
 /// A fresh inode number, unique in the kernel; for kernel-made nodes.
 pub fn allocate_inode() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    NEXT.1.fetch_add(1, Ordering::Relaxed)
 }

@@ -5,38 +5,33 @@
 //! task and for each system call it serves; a [`Moment`] is over when the next begins on its thread.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Numbers that a thread takes at a time.
-const RANGE: u64 = 1 << 32;
+use std::thread::{self, ThreadId};
 
 thread_local! {
-    /// The present moment; 0 on threads that serve no calls.
-    static PRESENT: Cell<u64> = const { Cell::new(0) };
+    /// The present moment; none on threads that serve no calls.
+    static PRESENT: Cell<Moment> = const { Cell::new(Moment(None)) };
 }
 
-/// A stretch of time on one thread.
+/// A stretch of time on one thread; by default one that is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment(u64);
+pub struct Moment(Option<(ThreadId, u64)>);
 
 impl Moment {
     /// The present one.
     pub fn now() -> Self {
-        Self(PRESENT.get())
+        PRESENT.get()
     }
 
     /// Whether it still lasts, on this thread.
     pub fn lasts(self) -> bool {
-        self.0 != 0 && self.0 == PRESENT.get()
+        self.0.is_some() && self == PRESENT.get()
     }
 }
 
 /// Ends this thread's moment and begins another.
 pub fn begin_moment() {
-    static RANGES: AtomicU64 = AtomicU64::new(1);
-    let next = PRESENT.get() + 1;
-    let is_used_up = next.is_multiple_of(RANGE) || next == 1;
-    PRESENT.set(if is_used_up { RANGES.fetch_add(1, Ordering::Relaxed) * RANGE + 1 } else { next });
+    let (thread, number) = PRESENT.get().0.unwrap_or_else(|| (thread::current().id(), 0));
+    PRESENT.set(Moment(Some((thread, number.wrapping_add(1)))));
 }
 
 #[cfg(test)]

@@ -522,11 +522,11 @@ impl Inode for GoferInode {
     }
 
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
-        self.find(name, &Ahead::default()).map(|inode| inode as _)
+        Ok(self.find(name, &Ahead::default())?)
     }
 
     fn lookup_ahead(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<dyn Inode>> {
-        self.find(name, ahead).map(|inode| inode as _)
+        Ok(self.find(name, ahead)?)
     }
 
     fn cache_policy(&self) -> CachePolicy {
@@ -534,7 +534,7 @@ impl Inode for GoferInode {
     }
 
     fn create(&self, name: &[u8], node: &NewNode<'_>) -> SysResult<Arc<dyn Inode>> {
-        self.make(name, node).map(|inode| inode as _)
+        Ok(self.make(name, node)?)
     }
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> SysResult<()> {

@@ -358,15 +358,15 @@ impl Inode for Node {
     }
 
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
-        self.child(name).map(|node| node as _)
+        Ok(self.child(name)?)
     }
 
     fn lookup_ahead(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<dyn Inode>> {
-        self.child_ahead(name, ahead).map(|node| node as _)
+        Ok(self.child_ahead(name, ahead)?)
     }
 
     fn create(&self, name: &[u8], node: &NewNode<'_>) -> SysResult<Arc<dyn Inode>> {
-        self.add_new(name, node).map(|node| node as _)
+        Ok(self.add_new(name, node)?)
     }
 
     fn create_unnamed(&self, node: &NewNode<'_>) -> SysResult<Arc<dyn Inode>> {
