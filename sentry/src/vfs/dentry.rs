@@ -28,8 +28,8 @@ pub struct Dentry {
     mounts: AtomicU32,
     /// Its place in the cache; changed under the cache's lock.
     pub(super) slot: AtomicU32,
-    /// Looked up since the cache last looked at it.
-    pub(super) recently_used: AtomicU32,
+    /// How often the cache will spare it.
+    pub(super) chances: AtomicU32,
 }
 
 struct Place {
@@ -87,7 +87,7 @@ impl Dentry {
             children: Mutex::default(),
             mounts: AtomicU32::new(0),
             slot: AtomicU32::new(NO_SLOT),
-            recently_used: AtomicU32::new(0),
+            chances: AtomicU32::new(0),
         })
     }
 

@@ -1,8 +1,9 @@
 //! What keeps recent names alive: a bounded set of strong references to dentries, and the bounded memory of names
 //! that do not exist.
 //!
-//! Dentries are evicted by the clock algorithm (a second chance for what was looked up since the hand last passed),
-//! missing names in the order they were learnt. Lock order: the cache's locks are taken alone, never inside or
+//! Dentries are evicted by the clock algorithm: what was looked up since the hand last passed gets another chance,
+//! directories several, because with a directory goes what is known of all its names. Missing names are forgotten in
+//! the order they were learnt. Lock order: the cache's locks are taken alone, never inside or
 //! around a dentry's.
 
 use std::collections::VecDeque;
@@ -11,12 +12,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Dentry, Mount};
+use super::{Dentry, FileKind, Mount};
 
 /// Dentries that are kept though nobody uses them.
-pub const DENTRIES_KEPT: usize = 4096;
+pub const DENTRIES_KEPT: usize = 16 * 1024;
 /// Missing names that are remembered.
 pub const MISSING_KEPT: usize = 4096;
+
+/// How often the hand passes a directory, and anything else, after its last use.
+const CHANCES: [u32; 2] = [8, 1];
 
 /// The slot of a dentry that is not kept.
 pub(super) const NO_SLOT: u32 = u32::MAX;
@@ -63,8 +67,11 @@ impl DentryCache {
 
     /// A dentry was used: it is kept for a while.
     pub(super) fn touch(&self, dentry: &Arc<Dentry>) {
-        if dentry.recently_used.load(Ordering::Relaxed) == 0 {
-            dentry.recently_used.store(1, Ordering::Relaxed);
+        let [of_directories, of_others] = CHANCES;
+        let is_directory = dentry.inode().kind() == FileKind::Directory;
+        let chances = if is_directory { of_directories } else { of_others };
+        if dentry.chances.load(Ordering::Relaxed) != chances {
+            dentry.chances.store(chances, Ordering::Relaxed);
         }
         if dentry.slot.load(Ordering::Relaxed) != NO_SLOT {
             return;
@@ -131,7 +138,10 @@ impl Ring {
         loop {
             self.hand = (self.hand + 1) % self.slots.len();
             let Some(Some(dentry)) = self.slots.get(self.hand) else { continue };
-            if dentry.recently_used.swap(0, Ordering::Relaxed) != 0 {
+            let chances = dentry.chances.load(Ordering::Relaxed);
+            if chances != 0 {
+                // A use that comes at the same time may lose a chance.
+                dentry.chances.store(chances - 1, Ordering::Relaxed);
                 continue;
             }
             dentry.slot.store(NO_SLOT, Ordering::Relaxed);
@@ -145,5 +155,34 @@ impl Ring {
         let removed = self.slots.get_mut(index)?.take();
         self.free.push(index);
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tmpfs::Tmpfs;
+    use crate::spec::TmpfsOptions;
+    use crate::vfs::{FileSystem, MayAsk, NewKind, NewNode};
+
+    #[test]
+    fn a_directory_outlives_files_looked_up_later() {
+        let options = TmpfsOptions { mode: 0o755, ..TmpfsOptions::default() };
+        let file_system: Arc<dyn FileSystem> = Tmpfs::new(&options, None);
+        let cache = DentryCache::with_capacity(4, 1);
+        let root = Dentry::new_root(file_system.root());
+        let make = |name: &[u8], kind| {
+            let node = NewNode { kind, permissions: 0o755, uid: 0, gid: 0 };
+            root.inode().create(name, &node).unwrap();
+            Arc::downgrade(&root.lookup(name, &cache, MayAsk::Yes).unwrap())
+        };
+        let directory = make(b"d", NewKind::Directory);
+        let mut survived = 0;
+        while directory.strong_count() > 0 {
+            make(format!("f{survived}").as_bytes(), NewKind::Regular);
+            survived += 1;
+        }
+        // A file would be gone after four others. Without a use, even a directory goes at last.
+        assert!((12..40).contains(&survived), "{survived}");
     }
 }
