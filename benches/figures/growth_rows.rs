@@ -45,6 +45,7 @@ const PARTS: [(&str, &str); 4] =
 const THREADS: [usize; 3] = [2, 8, 64];
 const SLEEPERS: [usize; 2] = [100, 10_000];
 const DESCRIPTORS: (usize, usize) = (10, 10_000);
+const REGIONS: (usize, usize) = (10, 10_000);
 
 pub fn rows(sandboxes: usize) -> Vec<GrowthRow> {
     let point = |key: String, label: String| Point { key, label };
@@ -79,6 +80,8 @@ pub fn rows(sandboxes: usize) -> Vec<GrowthRow> {
     }
     let epoll = |n: usize| point(format!("epoll_{n}"), count(n, "descriptor"));
     rows.push(time("epoll_wait, one descriptor ready".into(), epoll(DESCRIPTORS.0), epoll(DESCRIPTORS.1)));
+    let regions = |n: usize| point(format!("regions_{n}"), count(n, "region"));
+    rows.push(time("mmap+munmap of a page".into(), regions(REGIONS.0), regions(REGIONS.1)));
     rows
 }
 
@@ -104,7 +107,7 @@ pub fn runs(rows: &[GrowthRow]) -> Vec<Run> {
 
 pub fn run_for(key: &str) -> Option<Run> {
     let (what, number) = key.rsplit_once('_')?;
-    if matches!(what, "throughput" | "trap" | "epoll") {
+    if matches!(what, "throughput" | "trap" | "epoll" | "regions") {
         return Some(Run { prefix: "", arguments: vec![what.into(), number.into()] });
     }
     let (prefix, _, parent) = PLACES.into_iter().find(|(prefix, ..)| key.starts_with(prefix))?;

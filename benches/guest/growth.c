@@ -5,6 +5,7 @@
  *     growth trap N              a read of one byte while N - 1 other threads are blocked
  *     growth directory DIR N     stat, open, create and list in a directory of N files, which is made if it is not there
  *     growth epoll N             epoll_wait with N descriptors of which one is ready
+ *     growth regions N           mmap+munmap of a page in an address space of N regions
  */
 #define _GNU_SOURCE
 #include "measure.h"
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -173,6 +175,19 @@ static void epoll(int n) {
     dprintf(1, "epoll_%d %.1f\n", n, median_ns(op_wait, 1));
 }
 
+/* Regions that cannot be merged, because every second one is protected otherwise. */
+static void op_map(void) {
+    char *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || munmap(p, 4096)) die("mmap");
+}
+static void regions(int n) {
+    for (int i = 0; i < n; i++) {
+        int protection = i % 2 ? PROT_READ | PROT_WRITE : PROT_NONE;
+        if (mmap(NULL, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) die("mmap");
+    }
+    dprintf(1, "regions_%d %.1f\n", n, median_ns(op_map, 1));
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 2 ? argv[1] : "";
     int n = atoi(argv[argc - 1]);
@@ -181,6 +196,7 @@ int main(int argc, char **argv) {
     if (n > 0 && argc == 3 && !strcmp(what, "throughput")) throughput(n);
     else if (n > 0 && argc == 3 && !strcmp(what, "trap")) trap(n);
     else if (n > 0 && argc == 3 && !strcmp(what, "epoll")) epoll(n);
+    else if (n > 0 && argc == 3 && !strcmp(what, "regions")) regions(n);
     else if (n > 0 && argc == 4 && !strcmp(what, "directory")) {
         directory = argv[2];
         files = n;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define BATCHES 15
+#define BATCHES 11
 #define BATCH_NS 10000000LL
 
 static inline void die(const char *what) {

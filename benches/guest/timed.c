@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST_NS 4000000000LL
+#define MOST_NS 2000000000LL
 #define OUTPUT "/tmp/timed.output"
 
 extern char **environ;
