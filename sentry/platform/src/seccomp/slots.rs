@@ -92,17 +92,38 @@ impl SlotMemory {
         Ok(free.never_used - 1)
     }
 
-    /// Gives a chunk's pages back, so that its next user finds zeros.
-    fn release(&self, chunk: u64) {
-        // SAFETY: the chunk lies inside our mapping; its contents are nobody's any more.
-        unsafe {
-            libc::madvise(
-                self.base.add((chunk * self.chunk_size) as usize).cast(),
-                self.chunk_size as usize,
-                libc::MADV_REMOVE,
-            );
+    /// Makes a chunk all zeros for its next user. What its only slot has touched is cleared, if that is said and few chunks
+    /// are kept so: giving pages back costs more, because other processors have to forget them. The rest, where an honest process has
+    /// touched nothing, is given back.
+    fn release(&self, chunk: u64, only_slot: Option<u64>) {
+        const KEPT: usize = 64;
+        let slot_size = self.chunk_size / CHUNK_SLOTS;
+        let (start, end) = (chunk * self.chunk_size, (chunk + 1) * self.chunk_size);
+        let keep = self.free.lock().returned.len() < KEPT;
+        match only_slot.filter(|index| *index < CHUNK_SLOTS && keep) {
+            Some(index) => {
+                let slot = start + index * slot_size;
+                // SAFETY: the slot lies inside our mapping; its contents are nobody's any more.
+                unsafe { std::ptr::write_bytes(self.base.add(slot as usize), 0, slot_size as usize) };
+                self.give_back(start, slot);
+                self.give_back(slot + slot_size, end);
+            }
+            None => self.give_back(start, end),
         }
         self.free.lock().returned.push(chunk);
+    }
+
+    fn give_back(&self, start: u64, end: u64) {
+        if start < end {
+            // SAFETY: the range lies inside our mapping; its contents are nobody's any more.
+            unsafe {
+                libc::madvise(
+                    self.base.add(start as usize).cast(),
+                    (end - start) as usize,
+                    libc::MADV_REMOVE,
+                );
+            }
+        }
     }
 }
 
@@ -130,6 +151,8 @@ struct Chunk {
     /// Which chunk of the memory.
     number: u64,
     used: u16,
+    /// Those that were used at any time.
+    ever_used: u16,
     /// Whether the address space maps it already.
     mapped: bool,
 }
@@ -156,7 +179,7 @@ impl Space {
         code: Code,
     ) -> Result<Arc<Self>, Errno> {
         let number = memory.allocate()?;
-        let chunk = Chunk { place: like.chunk, number, used: 1 << like.index, mapped: true };
+        let chunk = Chunk { place: like.chunk, number, used: 1 << like.index, ever_used: 1 << like.index, mapped: true };
         Ok(Arc::new(Self { memory: memory.clone(), geometry, chunks: Mutex::new(vec![chunk]), code }))
     }
 
@@ -182,6 +205,7 @@ impl Space {
         let chunk = chunks.iter_mut().find(|chunk| chunk.mapped && chunk.used != u16::MAX)?;
         let index = u64::from(chunk.used.trailing_ones());
         chunk.used |= 1 << index;
+        chunk.ever_used |= 1 << index;
         let (place, number) = (SlotPlace { chunk: chunk.place, index }, chunk.number);
         Some(self.make(place, number))
     }
@@ -196,7 +220,7 @@ impl Space {
             .find(|place| chunks.iter().all(|chunk| chunk.place != *place))
             .ok_or(errno::EAGAIN)?;
         let number = self.memory.allocate()?;
-        chunks.push(Chunk { place, number, used: 0, mapped: false });
+        chunks.push(Chunk { place, number, used: 0, ever_used: 0, mapped: false });
         Ok(NewChunk {
             address: self.geometry.slot_address(place, 0),
             offset: number * self.geometry.chunk_size(),
@@ -212,7 +236,7 @@ impl Space {
                 chunks[at].mapped = true;
             } else {
                 let chunk = chunks.swap_remove(at);
-                self.memory.release(chunk.number);
+                self.memory.release(chunk.number, None);
             }
         }
     }
@@ -234,7 +258,8 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         for chunk in self.chunks.get_mut().drain(..) {
-            self.memory.release(chunk.number);
+            let only = (chunk.ever_used.count_ones() == 1).then(|| u64::from(chunk.ever_used.trailing_zeros()));
+            self.memory.release(chunk.number, only);
         }
     }
 }

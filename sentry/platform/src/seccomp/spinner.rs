@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,8 +22,12 @@ use crate::stub::{STATE_IDLE, STATE_REQUEST, STATE_TAKEN, STATE_WATCHED};
 const IDLE_LIMIT: Duration = Duration::from_micros(60);
 /// If so much time passes between two looks, somebody else had the processor.
 const PREEMPTED: Duration = Duration::from_micros(400);
-/// How long it leaves the processor to others then.
-const COOL_DOWN: Duration = Duration::from_millis(20);
+/// How long it does not look after it has looked in vain, or was kept from looking; doubled each time.
+const COOL_DOWN: Duration = Duration::from_millis(1);
+/// Requests that make looking worthwhile.
+const WORTHWHILE: u32 = 8;
+/// Doublings at most.
+const COOLER: u32 = 6;
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 64;
 /// Most threads it looks at.
@@ -45,7 +49,19 @@ pub struct Spinner {
     wanted: Mutex<Vec<Arc<Thread>>>,
     watched: Mutex<Vec<Arc<Thread>>>,
     thread: OnceLock<std::thread::Thread>,
-    cool_until: Mutex<Option<Instant>>,
+    rest: Mutex<Rest>,
+    /// The processor that the thread it was called for shares with its worker.
+    called_on: AtomicI32,
+    /// Requests taken since it began to look.
+    taken: AtomicU32,
+}
+
+/// When it may look again.
+#[derive(Debug, Default)]
+struct Rest {
+    until: Option<Instant>,
+    /// Times in a row that it has looked in vain.
+    in_vain: u32,
 }
 
 /// How quickly a thread rings again.
@@ -53,6 +69,12 @@ pub struct Spinner {
 pub struct Heat {
     resumed_at: u64,
     quick: u32,
+}
+
+/// The processor that the calling thread is on.
+fn processor() -> i32 {
+    // SAFETY: the call has no preconditions.
+    unsafe { libc::sched_getcpu() }
 }
 
 fn ticks() -> u64 {
@@ -93,7 +115,9 @@ impl Spinner {
             wanted: Mutex::default(),
             watched: Mutex::default(),
             thread: OnceLock::new(),
-            cool_until: Mutex::default(),
+            rest: Mutex::default(),
+            called_on: AtomicI32::new(-1),
+            taken: AtomicU32::new(0),
         }
     }
 
@@ -121,17 +145,29 @@ impl Spinner {
             return;
         }
         {
-            let mut cool_until = self.cool_until.lock();
-            match *cool_until {
+            let mut rest = self.rest.lock();
+            match rest.until {
                 Some(until) if Instant::now() < until => return,
-                _ => *cool_until = None,
+                _ => rest.until = None,
             }
         }
         let mut wanted = self.wanted.lock();
         if wanted.len() < MOST_WATCHED && !wanted.iter().any(|other| Arc::ptr_eq(other, thread)) {
             wanted.push(thread.clone());
             drop(wanted);
+            self.called_on.store(processor(), Ordering::Relaxed);
             self.wake();
+        }
+    }
+
+    /// It has looked in vain, or has taken requests.
+    fn book(&self, in_vain: bool) {
+        let mut rest = self.rest.lock();
+        if in_vain {
+            rest.until = Some(Instant::now() + COOL_DOWN * (1 << rest.in_vain.min(COOLER)));
+            rest.in_vain = rest.in_vain.saturating_add(1);
+        } else {
+            *rest = Rest::default();
         }
     }
 
@@ -165,6 +201,10 @@ impl Core {
         }
         if spinner.called.swap(false, Ordering::AcqRel) {
             self.watch_wanted(&mut watched);
+            // Woken where the thread itself would run, it is in its way.
+            if processor() == spinner.called_on.swap(-1, Ordering::Relaxed) {
+                self.unwatch(&mut watched);
+            }
         }
         self.look(&mut watched);
     }
@@ -204,7 +244,7 @@ impl Core {
             let now = Instant::now();
             let preempted = now - checked > PREEMPTED;
             if preempted {
-                *self.spinner.cool_until.lock() = Some(now + COOL_DOWN);
+                self.spinner.taken.store(0, Ordering::Relaxed);
             }
             if preempted || now - started > IDLE_LIMIT || !self.spinner.has_processor() {
                 self.unwatch(watched);
@@ -219,6 +259,7 @@ impl Core {
 
     /// Stops looking. What has been asked meanwhile is taken.
     fn unwatch(&self, watched: &mut Vec<Arc<Thread>>) {
+        self.spinner.book(self.spinner.taken.swap(0, Ordering::Relaxed) < WORTHWHILE);
         for thread in watched.drain(..) {
             thread.state.lock().watched = false;
             if thread.slot.change_state(STATE_WATCHED, STATE_IDLE) == Err(STATE_REQUEST) {
@@ -231,6 +272,7 @@ impl Core {
         let after = self.take_request(thread, &mut thread.state.lock());
         match after {
             Some(after) => {
+                self.spinner.taken.fetch_add(1, Ordering::Relaxed);
                 self.finish(thread, after);
                 true
             }
