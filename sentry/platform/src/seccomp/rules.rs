@@ -65,6 +65,11 @@ pub static HOST_RULES: &[HostRule] = &[
         arguments: &[int_equals(2, libc::MADV_REMOVE as u64)],
         why: "give back the slots of a process that ended",
     },
+    HostRule {
+        call: libc::SYS_sched_setaffinity,
+        arguments: &[],
+        why: "keep the spinner away from the thread it looks at",
+    },
     HostRule { call: libc::SYS_getpid, arguments: &[], why: "address a kick" },
     HostRule { call: libc::SYS_gettid, arguments: &[], why: "a worker's first wait" },
     HostRule { call: libc::SYS_rt_sigprocmask, arguments: &[], why: "a worker's first wait unblocks kicks" },

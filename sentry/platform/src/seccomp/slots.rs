@@ -179,7 +179,13 @@ impl Space {
         code: Code,
     ) -> Result<Arc<Self>, Errno> {
         let number = memory.allocate()?;
-        let chunk = Chunk { place: like.chunk, number, used: 1 << like.index, ever_used: 1 << like.index, mapped: true };
+        let chunk = Chunk {
+            place: like.chunk,
+            number,
+            used: 1 << like.index,
+            ever_used: 1 << like.index,
+            mapped: true,
+        };
         Ok(Arc::new(Self { memory: memory.clone(), geometry, chunks: Mutex::new(vec![chunk]), code }))
     }
 
@@ -258,7 +264,8 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         for chunk in self.chunks.get_mut().drain(..) {
-            let only = (chunk.ever_used.count_ones() == 1).then(|| u64::from(chunk.ever_used.trailing_zeros()));
+            let only =
+                (chunk.ever_used.count_ones() == 1).then(|| u64::from(chunk.ever_used.trailing_zeros()));
             self.memory.release(chunk.number, only);
         }
     }

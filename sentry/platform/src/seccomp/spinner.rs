@@ -42,6 +42,7 @@ const HOT: u32 = 6;
 pub struct Spinner {
     enabled: bool,
     processors: usize,
+    allowed: libc::cpu_set_t,
     /// Threads that want a processor.
     busy: AtomicUsize,
     /// There is something in `wanted`, or it is to return.
@@ -50,8 +51,10 @@ pub struct Spinner {
     watched: Mutex<Vec<Arc<Thread>>>,
     thread: OnceLock<std::thread::Thread>,
     rest: Mutex<Rest>,
-    /// The processor that the thread it was called for shares with its worker.
-    called_on: AtomicI32,
+    /// Its host thread id.
+    tid: AtomicI32,
+    /// The processor it is kept away from: there a thread it was called for runs, and that thread's worker.
+    away_from: AtomicI32,
     /// Requests taken since it began to look.
     taken: AtomicU32,
 }
@@ -69,6 +72,16 @@ struct Rest {
 pub struct Heat {
     resumed_at: u64,
     quick: u32,
+}
+
+/// The processors that this process may use.
+fn allowed_processors() -> libc::cpu_set_t {
+    // SAFETY: all-zero is a valid set, and the call fills it; if it fails, the set stays empty, which nothing accepts.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
+        set
+    }
 }
 
 /// The processor that the calling thread is on.
@@ -110,13 +123,15 @@ impl Spinner {
         Self {
             enabled: enabled && processors > 1,
             processors,
+            allowed: allowed_processors(),
             busy: AtomicUsize::new(0),
             called: AtomicBool::new(false),
             wanted: Mutex::default(),
             watched: Mutex::default(),
             thread: OnceLock::new(),
             rest: Mutex::default(),
-            called_on: AtomicI32::new(-1),
+            tid: AtomicI32::new(0),
+            away_from: AtomicI32::new(-1),
             taken: AtomicU32::new(0),
         }
     }
@@ -155,9 +170,25 @@ impl Spinner {
         if wanted.len() < MOST_WATCHED && !wanted.iter().any(|other| Arc::ptr_eq(other, thread)) {
             wanted.push(thread.clone());
             drop(wanted);
-            self.called_on.store(processor(), Ordering::Relaxed);
+            self.keep_away(processor());
             self.wake();
         }
+    }
+
+    /// Lets it run on all processors but this one. The host would often wake it right where the thread runs that
+    /// it is to look at, and it would be in that thread's way.
+    fn keep_away(&self, processor: i32) {
+        if self.away_from.swap(processor, Ordering::Relaxed) == processor {
+            return;
+        }
+        let mut set = self.allowed;
+        if let Ok(processor) = usize::try_from(processor) {
+            // SAFETY: the set is a plain value; numbers beyond it are ignored.
+            unsafe { libc::CPU_CLR(processor, &mut set) };
+        }
+        let tid = self.tid.load(Ordering::Relaxed);
+        // SAFETY: the set is readable and as long as said. If the host refuses, it just runs anywhere.
+        unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const set) };
     }
 
     /// It has looked in vain, or has taken requests.
@@ -190,7 +221,11 @@ impl Core {
     /// Looks at slots until a request was taken (then its future is woken), or there is nothing to look at.
     pub fn spin(&self) {
         let spinner = &self.spinner;
-        spinner.thread.get_or_init(std::thread::current);
+        spinner.thread.get_or_init(|| {
+            // SAFETY: the call has no preconditions.
+            spinner.tid.store(unsafe { libc::gettid() }, Ordering::Relaxed);
+            std::thread::current()
+        });
         carried::next_turn();
         let mut watched = spinner.watched.lock();
         for thread in watched.iter().filter(|thread| thread.slot.state() == STATE_TAKEN) {
@@ -201,10 +236,6 @@ impl Core {
         }
         if spinner.called.swap(false, Ordering::AcqRel) {
             self.watch_wanted(&mut watched);
-            // Woken where the thread itself would run, it is in its way.
-            if processor() == spinner.called_on.swap(-1, Ordering::Relaxed) {
-                self.unwatch(&mut watched);
-            }
         }
         self.look(&mut watched);
     }
