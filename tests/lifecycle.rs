@@ -283,6 +283,26 @@ fn process_cases(report: &Report, runtime: &Runtime) {
             .arg(&c.id);
         equal("output", command::run(&mut sh, LIMIT).ok("run")?.as_str(), "through descriptor 3")
     });
+    report.case("descriptors_preserved_by_exec", || {
+        let c = Container::running(runtime, FOREVER)?;
+        let (first, second) = (c.bundle.path().join("first"), c.bundle.path().join("second"));
+        std::fs::write(&first, "three ").map_err(|e| e.to_string())?;
+        std::fs::write(&second, "four").map_err(|e| e.to_string())?;
+        let exec = |options: &[&str], script: &str| {
+            let mut sh = Command::new("sh");
+            sh.args(["-c", "f=$1; g=$2; shift 2; exec \"$@\" 3<\"$f\" 4<\"$g\"", "sh"]);
+            sh.arg(&first).arg(&second).arg(runtime.binary()).arg("--root").arg(runtime.state_dir());
+            sh.arg("exec").args(options).arg(&c.id).args(["sh", "-c", script]);
+            command::run(&mut sh, LIMIT)
+        };
+        let both = exec(&["--preserve-fds", "2"], "cat <&3; cat <&4; ls /proc/self/fd | wc -l");
+        equal("both", both.ok("exec")?.as_str(), "three four6\n")?;
+        let one = exec(&["--preserve-fds", "1"], "cat <&3; test -e /proc/self/fd/4 || echo alone");
+        equal("one", one.ok("exec")?.as_str(), "three alone\n")?;
+        let none = exec(&[], "test -e /proc/self/fd/3 || echo none");
+        equal("none", none.ok("exec")?.as_str(), "none\n")?;
+        equal("too many", exec(&["--preserve-fds", "1000"], "true").success(), false)
+    });
     report.case("signals_to_a_foreground_run_are_forwarded", || {
         let c = Container::new(runtime, Bundle::script("trap 'echo caught; exit 8' TERM; echo ready; while :; do sleep 0.05; done")?)?;
         let mut sh = Command::new("bash");

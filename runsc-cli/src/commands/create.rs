@@ -176,7 +176,8 @@ fn activated_descriptors(env: &mut Vec<String>) -> u32 {
 
 /// Copies of our descriptors from 3 upwards.
 pub fn preserved(count: u32) -> Result<Vec<OwnedFd>, Failure> {
-    let limit = spawn::DESCRIPTOR_LIMIT;
+    // Three more may come with them.
+    let limit = spawn::DESCRIPTOR_LIMIT - 3;
     if usize::try_from(count).map_or(true, |count| count > limit) {
         return Err(Failure::new(format!("--preserve-fds: at most {limit} descriptors can be preserved")));
     }

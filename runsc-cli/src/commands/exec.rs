@@ -13,7 +13,7 @@ use oci_spec::runtime::Process;
 use sentry::spec::ProcessSpec;
 
 use super::Context;
-use super::create::{Terminal, check_console, own_stdio, write_pid_file};
+use super::create::{Terminal, check_console, own_stdio, preserved, write_pid_file};
 use crate::container::id::ContainerId;
 use crate::container::store::{ContainerState, Status};
 use crate::container::translate::process::{UserArgument, capability_bit, process as judge};
@@ -68,7 +68,7 @@ pub struct Exec {
     /// Add a capability
     #[arg(short, long, value_name = "NAME")]
     cap: Vec<String>,
-    /// Not supported
+    /// Pass on our descriptors from 3 upwards, so many
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Not supported: all processes of a sandbox share its cgroup
@@ -104,17 +104,20 @@ impl Exec {
             }
             _ => {}
         }
-        let process = self.process_spec(&state)?;
+        let mut process = self.process_spec(&state)?;
+        process.preserved_fds = self.preserve_fds;
+        let preserved = preserved(self.preserve_fds)?;
         let terminal = if self.detach { Terminal::Detached } else { Terminal::Ours };
         check_console(process.terminal, self.console_socket.as_deref(), terminal)?;
         let client = context.connect(&id)?;
-        if self.detach { self.detached(client, process) } else { self.attached(client, process) }
+        if self.detach {
+            self.detached(client, process, preserved)
+        } else {
+            self.attached(client, process, preserved)
+        }
     }
 
     fn process_spec(&self, state: &ContainerState) -> Result<ProcessSpec, Failure> {
-        if self.preserve_fds > 0 {
-            return Err(Failure::new("--preserve-fds is not supported by exec"));
-        }
         if !self.cgroup.is_empty() {
             return Err(Failure::new(
                 "--cgroup is not supported: all processes of a sandbox share its cgroup",
@@ -159,15 +162,20 @@ impl Exec {
         Ok(process)
     }
 
-    fn attached(&self, mut client: Client, mut process: ProcessSpec) -> Result<i32, Failure> {
+    fn attached(
+        &self,
+        mut client: Client,
+        mut process: ProcessSpec,
+        preserved: Vec<OwnedFd>,
+    ) -> Result<i32, Failure> {
         let signals = block_signals()?;
         let (pid, master) = if process.terminal {
             let size = process.console_size.or_else(users_window);
             process.console_size = size;
             let Pty { master, slave } = Pty::open(size)?;
-            (start(&mut client, process, vec![slave])?, Some(master))
+            (start(&mut client, process, vec![slave], preserved)?, Some(master))
         } else {
-            (start(&mut client, process, own_stdio()?.into())?, None)
+            (start(&mut client, process, own_stdio()?.into(), preserved)?, None)
         };
         if let Some(path) = &self.pid_file {
             write_pid_file(path, std::process::id().cast_signed())?;
@@ -184,7 +192,12 @@ impl Exec {
         stand_in.run(&signals)
     }
 
-    fn detached(&self, mut client: Client, process: ProcessSpec) -> Result<i32, Failure> {
+    fn detached(
+        &self,
+        mut client: Client,
+        process: ProcessSpec,
+        preserved: Vec<OwnedFd>,
+    ) -> Result<i32, Failure> {
         let (descriptors, slave) = match (&self.console_socket, process.terminal) {
             (Some(socket), true) => {
                 let slave = Pty::open(process.console_size)?.send_master(socket)?;
@@ -192,7 +205,7 @@ impl Exec {
             }
             _ => (own_stdio()?.into(), None),
         };
-        let pid = start(&mut client, process, descriptors)?;
+        let pid = start(&mut client, process, descriptors, preserved)?;
         let signals = block_signals()?;
         match spawn::fork()? {
             Some(proxy) => {
@@ -239,9 +252,14 @@ fn proxy(
 }
 
 /// Starts the process, tied to this connection.
-fn start(client: &mut Client, process: ProcessSpec, descriptors: Vec<OwnedFd>) -> Result<GuestPid, Failure> {
+fn start(
+    client: &mut Client,
+    process: ProcessSpec,
+    stdio: Vec<OwnedFd>,
+    preserved: Vec<OwnedFd>,
+) -> Result<GuestPid, Failure> {
     let args = process.args.clone();
-    let fds: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    let fds: Vec<_> = stdio.iter().chain(&preserved).map(AsFd::as_fd).collect();
     let ticket = client.send(Call::Exec { process: Box::new(process), tied: true }, &fds)?;
     match client.receive(ticket) {
         Ok(Answer::Started(pid)) => Ok(pid),

@@ -21,7 +21,13 @@ pub trait ControlHandler: Send + Sync {
     /// Lets the container's first process run. Its executable has been found and loaded when the sandbox booted.
     fn start(&self) -> Result<(), ControlError>;
     /// Starts one more process in the container and returns its id. It must not have run when an error is returned.
-    fn exec(&self, process: ProcessSpec, stdio: ProcessStdio) -> Result<GuestPid, ControlError>;
+    /// `preserved` are its descriptors from 3 upwards.
+    fn exec(
+        &self,
+        process: ProcessSpec,
+        stdio: ProcessStdio,
+        preserved: Vec<OwnedFd>,
+    ) -> Result<GuestPid, ControlError>;
     /// Sends a signal; [`ErrorKind::NotFound`] when nothing of that description is alive.
     fn signal(&self, target: SignalTarget, signal: i32) -> Result<(), ControlError>;
     /// A snapshot of all processes, by id.

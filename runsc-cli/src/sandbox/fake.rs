@@ -160,7 +160,12 @@ impl ControlHandler for FakeKernel {
         self.begin(INIT)
     }
 
-    fn exec(&self, process: ProcessSpec, stdio: ProcessStdio) -> Result<GuestPid, ControlError> {
+    fn exec(
+        &self,
+        process: ProcessSpec,
+        stdio: ProcessStdio,
+        _preserved: Vec<OwnedFd>,
+    ) -> Result<GuestPid, ControlError> {
         let pid = self.inner.processes().keys().max().map_or(INIT, |last| last + 1);
         self.add(pid, process, stdio)?;
         self.begin(pid)?;

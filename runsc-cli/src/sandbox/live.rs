@@ -62,8 +62,13 @@ impl ControlHandler for Live {
             .map_err(|_| ControlError::new(ErrorKind::NotFound, "the container was started already"))
     }
 
-    fn exec(&self, process: ProcessSpec, stdio: ProcessStdio) -> Result<GuestPid, ControlError> {
-        self.sandbox.exec(&process, files(stdio, Vec::new())).map_err(|error| start_error(&error))
+    fn exec(
+        &self,
+        process: ProcessSpec,
+        stdio: ProcessStdio,
+        preserved: Vec<OwnedFd>,
+    ) -> Result<GuestPid, ControlError> {
+        self.sandbox.exec(&process, files(stdio, preserved)).map_err(|error| start_error(&error))
     }
 
     fn signal(&self, target: SignalTarget, signal: i32) -> Result<(), ControlError> {

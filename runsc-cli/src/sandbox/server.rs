@@ -134,8 +134,8 @@ impl Connection {
         match call {
             Call::Start => handler.start().map(|()| Answer::Done),
             Call::Exec { process, tied } => {
-                let stdio = stdio_of(&process, fds)?;
-                let pid = handler.exec(*process, stdio)?;
+                let (stdio, preserved) = files_of(&process, fds)?;
+                let pid = handler.exec(*process, stdio, preserved)?;
                 if tied {
                     self.tied.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
                 }
@@ -153,15 +153,26 @@ impl Connection {
     }
 }
 
-fn stdio_of(process: &ProcessSpec, fds: Vec<OwnedFd>) -> Result<ProcessStdio, ControlError> {
-    let wrong = |n: usize| ControlError::new(ErrorKind::Invalid, format!("exec came with {n} descriptors"));
-    if process.terminal {
-        let count = fds.len();
-        let [terminal] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| wrong(count))?;
-        return Ok(ProcessStdio::Terminal(terminal));
-    }
+/// A process's standard streams, and the descriptors behind them, as many as it says.
+fn files_of(
+    process: &ProcessSpec,
+    mut fds: Vec<OwnedFd>,
+) -> Result<(ProcessStdio, Vec<OwnedFd>), ControlError> {
     let count = fds.len();
-    Ok(ProcessStdio::Files(<[OwnedFd; 3]>::try_from(fds).map_err(|_| wrong(count))?))
+    let wrong = || ControlError::new(ErrorKind::Invalid, format!("exec came with {count} descriptors"));
+    let standard = if process.terminal { 1 } else { 3 };
+    let preserved = usize::try_from(process.preserved_fds).unwrap_or(usize::MAX);
+    if count.checked_sub(standard) != Some(preserved) {
+        return Err(wrong());
+    }
+    let preserved = fds.split_off(standard);
+    let stdio = if process.terminal {
+        let [terminal] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| wrong())?;
+        ProcessStdio::Terminal(terminal)
+    } else {
+        ProcessStdio::Files(<[OwnedFd; 3]>::try_from(fds).map_err(|_| wrong())?)
+    };
+    Ok((stdio, preserved))
 }
 
 fn answer(channel: &Channel, id: u64, result: Result<Answer, ControlError>) {
