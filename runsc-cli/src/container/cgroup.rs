@@ -1,10 +1,12 @@
 //! The host's control groups around a sandbox: sentry, gofer and application processes share the container's.
 //!
 //! Key types: [`CgroupPlan`] (what is wanted), [`CgroupRecord`] (what `delete` must find again).
-//! Neighbours: `sandbox/start.rs` joins before anything runs; `commands/delete.rs` removes.
+//! Neighbours: `legacy.rs` serves the usual cases of version 1, libcgroups all others; `sandbox/start.rs` joins before anything runs; `commands/delete.rs` removes.
 //! Invariants: limits are set before the first process joins; `devices` rules are not given to the host, because no
 //! device of the host is reachable from a sandbox; without the right to make cgroups an unprivileged caller goes on
 //! without them, and says so.
+
+mod legacy;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::id::ContainerId;
 use crate::failure::{Attempt, Failure};
 use crate::options::Globals;
+use legacy::Hierarchies;
 
 /// Tasks of the runtime itself that share the container's cgroup: threads of sentry and gofer. The kernel inside counts
 /// the application's own tasks against the exact limit.
@@ -71,15 +74,19 @@ impl CgroupPlan {
 
     /// Makes the cgroups, sets the limits and puts the process in.
     pub fn apply(&self, process: Pid) -> Result<(), Failure> {
-        let applied = self.act(|manager| {
-            manager.add_task(raw(process))?;
-            manager.apply(&ControllerOpt {
-                resources: &self.resources,
-                disable_oom_killer: false,
-                oom_score_adj: None,
-                freezer_state: None,
-            })
-        });
+        let applied = self.record.on_hierarchies(
+            |hierarchies, path| {
+                hierarchies.make(path)?;
+                if !hierarchies.limit(path, &self.resources)? {
+                    self.record.manager()?.apply(&self.options())?;
+                }
+                hierarchies.join(path, process)
+            },
+            |manager| {
+                manager.add_task(raw(process))?;
+                manager.apply(&self.options())
+            },
+        );
         match applied {
             Err(failure) if self.optional => {
                 tracing::warn!("linux.resources are ignored, no cgroup can be made: {failure}");
@@ -91,15 +98,23 @@ impl CgroupPlan {
 
     /// Puts one more process in, if the cgroups could be made.
     pub fn add(&self, process: Pid) -> Result<(), Failure> {
-        match self.act(|manager| manager.add_task(raw(process))) {
+        let added = self.record.on_hierarchies(
+            |hierarchies, path| hierarchies.join(path, process),
+            |manager| manager.add_task(raw(process)),
+        );
+        match added {
             Err(_) if self.optional => Ok(()),
             outcome => outcome,
         }
     }
 
-    fn act(&self, act: impl FnOnce(&AnyCgroupManager) -> Result<(), AnyManagerError>) -> Result<(), Failure> {
-        let acted = self.record.manager().and_then(|manager| Ok(act(&manager)?));
-        acted.attempt(|| format!("cgroup {}", self.record.path.display()))
+    fn options(&self) -> ControllerOpt<'_> {
+        ControllerOpt {
+            resources: &self.resources,
+            disable_oom_killer: false,
+            oom_score_adj: None,
+            freezer_state: None,
+        }
     }
 }
 
@@ -117,10 +132,23 @@ impl CgroupRecord {
         Ok(create_cgroup_manager(config)?)
     }
 
+    /// Does one thing by our own means where the host has version 1 and nobody else manages it, otherwise by libcgroups'.
+    fn on_hierarchies(
+        &self,
+        own: impl FnOnce(&Hierarchies, &Path) -> Result<(), Failure>,
+        library: impl FnOnce(&AnyCgroupManager) -> Result<(), AnyManagerError>,
+    ) -> Result<(), Failure> {
+        let hierarchies = if self.systemd { None } else { Hierarchies::find()? };
+        let outcome = match hierarchies {
+            Some(hierarchies) => own(&hierarchies, &self.path),
+            None => self.manager().and_then(|manager| Ok(library(&manager)?)),
+        };
+        outcome.attempt(|| format!("cgroup {}", self.path.display()))
+    }
+
     /// Removes them; whatever is still in them is killed.
     pub fn remove(&self) -> Result<(), Failure> {
-        self.manager()?.remove()?;
-        Ok(())
+        self.on_hierarchies(Hierarchies::remove, AnyCgroupManager::remove)
     }
 
     /// Where they are, below each hierarchy.
