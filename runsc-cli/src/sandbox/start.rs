@@ -364,7 +364,7 @@ fn fork(
     let arguments = ["runsc", role, &count].map(CString::new).into_iter().collect::<Result<Vec<_>, _>>()?;
     let Launched { pid, outcome } = launch(&Launch {
         arguments: &arguments,
-        environment: &[allocator_setting()?],
+        environment: &allocator_setting()?.into_iter().collect::<Vec<_>>(),
         descriptors,
         namespaces,
         own_namespaces,
@@ -373,12 +373,16 @@ fn fork(
     Ok(Child { pid, outcome: Some(outcome), keep: false })
 }
 
-/// How many heaps glibc's allocator may make for the threads of a role. One for each thread, as it would, takes memory and page
-/// faults for nothing; a single one is enough until more than a few threads really run at the same time.
-fn allocator_setting() -> Result<CString, Failure> {
+/// On few processors, glibc's allocator is to make do with a single heap. One for each thread, as it would, takes memory and
+/// page faults for nothing until more than a few threads really run at the same time. Nothing in between: the sentry's lock-down
+/// must know that a thread it starts has either the one heap or one of its own.
+fn allocator_setting() -> Result<Option<CString>, Failure> {
+    const FEW: usize = 3;
     let usable = sched_getaffinity(Pid::from_raw(0))?;
     let processors = (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu).unwrap_or(false)).count();
-    Ok(CString::new(format!("{}={}", sentry::lockdown::HEAPS_VARIABLE, (processors / 2).clamp(1, 8)))?)
+    let setting =
+        (processors <= FEW).then(|| CString::new(format!("{}=1", sentry::lockdown::HEAPS_VARIABLE)));
+    Ok(setting.transpose()?)
 }
 
 /// The only mapping that needs no privilege, `user_namespaces(7)`.
