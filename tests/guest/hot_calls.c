@@ -1,0 +1,225 @@
+// Calls made so often from one place that a sandbox may do something about that place: nothing may come of it
+// but speed. Code that is changed, moved, read or left, signals in the middle, threads at the same place, and the
+// register that such a sandbox might need for itself.
+#include "check.h"
+
+#include <stdatomic.h>
+
+enum { HOT = 300, PAGE = 4096 };
+
+// mov eax, NUMBER; syscall; ret
+static const unsigned char CODE[] = {0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0xc3};
+
+static void put_code(unsigned char *page, int number) {
+    memcpy(page, CODE, sizeof CODE);
+    memcpy(page + 1, &number, 4);
+}
+
+static unsigned char *code_page(int number) {
+    unsigned char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(page != MAP_FAILED);
+    put_code(page, number);
+    CHECK(mprotect(page, PAGE, PROT_READ | PROT_EXEC) == 0);
+    return page;
+}
+
+static long call(unsigned char *code) {
+    return ((long (*)(void))(uintptr_t)code)();
+}
+
+static void call_often(unsigned char *code, long want) {
+    for (int i = 0; i < HOT; i++) CHECK_EQ(call(code), want);
+}
+
+TEST(code_that_is_rewritten_does_what_it_says_now) {
+    unsigned char *page = code_page(SYS_getppid);
+    call_often(page, getppid());
+    CHECK(mprotect(page, PAGE, PROT_READ | PROT_WRITE) == 0);
+    unsigned char want[sizeof CODE];
+    put_code(want, SYS_getppid);
+    CHECK(memcmp(page, want, sizeof want) == 0);
+    put_code(page, SYS_getpgrp);
+    CHECK(mprotect(page, PAGE, PROT_READ | PROT_EXEC) == 0);
+    call_often(page, getpgrp());
+}
+
+TEST(the_kernel_reads_code_as_it_was_written) {
+    unsigned char *page = code_page(SYS_getppid), want[sizeof CODE], got[sizeof CODE];
+    call_often(page, getppid());
+    put_code(want, SYS_getppid);
+    int p[2];
+    CHECK(pipe(p) == 0);
+    CHECK(write(p[1], page, sizeof got) == sizeof got);
+    CHECK(read(p[0], got, sizeof got) == sizeof got);
+    CHECK(memcmp(got, want, sizeof got) == 0);
+}
+
+TEST(code_can_be_moved_replaced_and_given_back) {
+    unsigned char *page = code_page(SYS_getppid);
+    call_often(page, getppid());
+    unsigned char *moved = mremap(page, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+                                  mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    CHECK(moved != MAP_FAILED);
+    call_often(moved, getppid());
+    CHECK(mmap(moved, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == moved);
+    put_code(moved, SYS_getpgrp);
+    CHECK(mprotect(moved, PAGE, PROT_READ | PROT_EXEC) == 0);
+    call_often(moved, getpgrp());
+    CHECK(munmap(moved, PAGE) == 0);
+    pid_t pid = CHILD({
+        signal(SIGSEGV, SIG_DFL);
+        call(moved);
+    });
+    CHECK_KILLED(pid, SIGSEGV);
+}
+
+TEST(children_make_hot_calls_of_their_own) {
+    unsigned char *page = code_page(SYS_getppid);
+    call_often(page, getppid());
+    pid_t parent = getpid();
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = CHILD({
+            call_often(page, parent);
+            CHECK_EQ(syscall(SYS_getpid), getpid());
+            CHECK(syscall(SYS_getpid) != parent);
+        });
+        CHECK_EXIT(pid, 0);
+    }
+    call_often(page, getppid());
+}
+
+static atomic_int signals;
+
+static void count(int signal) {
+    (void)signal;
+    signals++;
+}
+
+TEST(signals_in_the_middle_of_hot_calls_lose_nothing) {
+    signals = 0;
+    struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    struct itimerval often = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
+    CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    int p[2];
+    CHECK(pipe(p) == 0);
+    long parent = getppid();
+    for (int i = 0; i < 20000 || signals < 20; i++) {
+        char out = (char)i, in = (char)~i;
+        CHECK_EQ(write(p[1], &out, 1), 1);
+        CHECK_EQ(read(p[0], &in, 1), 1);
+        CHECK_EQ(in, out);
+        CHECK_EQ(syscall(SYS_getppid), parent);
+        // Every register but rax, rcx and r11 survives.
+        register long r12 __asm__("r12") = i, rbx __asm__("rbx") = ~i;
+        long result, a = 1 + i, b = 2 + i, c = 3 + i;
+        register long d __asm__("r10") = 4 + i;
+        register long e __asm__("r8") = 5 + i;
+        register long f __asm__("r9") = 6 + i;
+        __asm__ volatile("mov $110, %%eax\n syscall"
+                         : "=a"(result), "+D"(a), "+S"(b), "+d"(c), "+r"(d), "+r"(e), "+r"(f), "+r"(r12), "+r"(rbx)
+                         :
+                         : "rcx", "r11", "memory");
+        CHECK_EQ(result, parent);
+        CHECK(a == 1 + i && b == 2 + i && c == 3 + i && d == 4 + i && e == 5 + i && f == 6 + i);
+        CHECK(r12 == i && rbx == ~i);
+    }
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+}
+
+TEST(a_hot_blocking_read_is_interrupted_and_restarted) {
+    struct sigaction action = {.sa_handler = count};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    int p[2];
+    char c = 0;
+    CHECK(pipe(p) == 0);
+    for (int i = 0; i < HOT; i++) {
+        CHECK(write(p[1], "x", 1) == 1);
+        CHECK(read(p[0], &c, 1) == 1);
+    }
+    struct itimerval soon = {{0, 0}, {0, 20000}};
+    CHECK(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    CHECK_ERR(read(p[0], &c, 1), EINTR);
+    action.sa_flags = SA_RESTART;
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    pid_t pid = CHILD({
+        usleep(100000);
+        CHECK(write(p[1], "y", 1) == 1);
+    });
+    CHECK(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    CHECK(read(p[0], &c, 1) == 1);
+    CHECK_EQ(c, 'y');
+    CHECK_EXIT(pid, 0);
+}
+
+static void *hot_thread(void *code) {
+    long parent = getppid();
+    for (int i = 0; i < 3000; i++)
+        if (call(code) != parent) return (void *)1;
+    return NULL;
+}
+
+TEST(threads_meet_at_a_place_that_becomes_hot) {
+    for (int round = 0; round < 10; round++) {
+        unsigned char *page = code_page(SYS_getppid);
+        pthread_t threads[4];
+        for (int i = 0; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, hot_thread, page) == 0);
+        for (int i = 0; i < 4; i++) {
+            void *result;
+            CHECK(pthread_join(threads[i], &result) == 0);
+            CHECK(result == NULL);
+        }
+        CHECK(munmap(page, PAGE) == 0);
+    }
+}
+
+TEST(identities_reported_often_follow_their_changes) {
+    for (int i = 0; i < HOT; i++) CHECK_EQ(syscall(SYS_getuid), 0);
+    pid_t pid = CHILD({
+        CHECK(syscall(SYS_setresuid, 1000, 1001, 1002) == 0);
+        CHECK_EQ(syscall(SYS_getuid), 1000);
+        CHECK_EQ(syscall(SYS_geteuid), 1001);
+        CHECK_EQ(syscall(SYS_getpid), syscall(SYS_gettid));
+    });
+    CHECK_EXIT(pid, 0);
+    CHECK_EQ(syscall(SYS_getuid), 0);
+}
+
+TEST(a_program_may_use_gs_itself) {
+    static unsigned long own[512];
+    pid_t pid = CHILD({
+        for (int i = 0; i < HOT; i++) syscall(SYS_getppid);
+        own[1] = 77;
+        CHECK(syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, own) == 0);
+        for (int i = 0; i < HOT; i++) {
+            CHECK_EQ(syscall(SYS_getppid), getppid());
+            unsigned long value;
+            __asm__ volatile("mov %%gs:8, %0" : "=r"(value));
+            CHECK_EQ(value, 77);
+        }
+        for (int i = 0; i < 512; i++) CHECK_EQ(own[i], i == 1 ? 77 : 0);
+    });
+    CHECK_EXIT(pid, 0);
+}
+
+TEST(bad_pointers_fail_as_ever_when_calls_are_hot) {
+    int zero = open("/dev/zero", O_RDONLY), null = open("/dev/null", O_WRONLY);
+    char c;
+    char *closed = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(munmap(closed + PAGE, PAGE) == 0);
+    for (int i = 0; i < HOT; i++) {
+        CHECK(read(zero, &c, 1) == 1);
+        CHECK(access("/dev/zero", F_OK) == 0);
+    }
+    for (int i = 0; i < 20; i++) {
+        CHECK_ERR(read(zero, closed, 1), EFAULT);
+        CHECK_ERR(read(zero, (void *)(uintptr_t)8, 1), EFAULT);
+        CHECK_ERR(read(zero, (void *)(uintptr_t)-8, 1), EFAULT);
+        CHECK_ERR(access((char *)(uintptr_t)0x123456789000, F_OK), EFAULT);
+        CHECK_ERR(access((char *)closed + PAGE, F_OK), EFAULT);
+    }
+    CHECK(write(null, &c, 1) == 1);
+    int p[2];
+    CHECK(pipe(p) == 0);
+    CHECK_ERR(write(p[1], closed + PAGE, 1), EFAULT);
+}
