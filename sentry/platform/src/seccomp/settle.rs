@@ -36,6 +36,8 @@ pub enum Settled {
 enum Phase {
     /// Not made; the registers are as they came.
     Untouched,
+    /// Not made, or begun and taken back by the host: then rcx is not the way back any more, which stands in the slot.
+    Ringing,
     /// Not made; the arguments have to be put back.
     Unmade,
     /// Made through the slot: what the slot's state says.
@@ -105,6 +107,7 @@ impl Core {
             rip if rip < labels.saved && rip >= labels.plain_ip && rip < labels.plain_end => {
                 Phase::DonePlainly
             }
+            rip if rip < labels.saved && rip >= labels.plain && rip < labels.plain_ip => Phase::Ringing,
             rip if rip < labels.saved => Phase::Untouched,
             rip if rip < labels.asked => Phase::Unmade,
             rip if rip == labels.asked && !zero => Phase::Unmade,
@@ -121,6 +124,7 @@ impl Core {
         let slot = &thread.slot;
         match self.phase(registers) {
             Phase::Untouched => self.stand_before(thread, registers, registers.rcx),
+            Phase::Ringing => self.stand_before(thread, registers, thread.slot.word(SLOT_RETURN)),
             Phase::Unmade => self.unmake(thread, registers),
             // Taken back before anybody has looked.
             Phase::Asked if slot.change_state(STATE_REQUEST, STATE_IDLE).is_ok() => {

@@ -20,6 +20,7 @@ runsc_stub_fact:
     jmp rcx
 70: # Nothing to carry along: ring.
     mov qword ptr gs:[{return_to}], rcx
+runsc_stub_plain:
     mov dword ptr gs:[{in_length}], 0
     mov dword ptr gs:[{out_capacity}], 0
     syscall

@@ -155,6 +155,7 @@ unsafe extern "C" {
     static runsc_stub_ring_ip: u8;
     static runsc_stub_copy_out: u8;
     static runsc_stub_copied_out: u8;
+    static runsc_stub_plain: u8;
     static runsc_stub_plain_end: u8;
     static runsc_stub_no_input: u8;
     static runsc_stub_no_output: u8;
@@ -195,6 +196,7 @@ pub struct Labels {
     pub ring_ip: u64,
     pub copy_out: u64,
     pub copied_out: u64,
+    pub plain: u64,
     pub plain_end: u64,
     pub no_input: u64,
     pub no_output: u64,
@@ -291,6 +293,7 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         ring_ip: at(&raw const runsc_stub_ring_ip),
         copy_out: at(&raw const runsc_stub_copy_out),
         copied_out: at(&raw const runsc_stub_copied_out),
+        plain: at(&raw const runsc_stub_plain),
         plain_end: at(&raw const runsc_stub_plain_end),
         no_input: at(&raw const runsc_stub_no_input),
         no_output: at(&raw const runsc_stub_no_output),
