@@ -43,6 +43,7 @@ impl Strace {
             Reply::Now(Err(Failure::Error(errno))) => trace.exit_text(Some(Err(*errno)), &memory),
             Reply::Now(Err(Failure::Restart(restart))) => format!("{} = ? ({restart:?})", trace.entry_text()),
             Reply::Native => format!("{} = (native)", trace.entry_text()),
+            Reply::Substitute(_, result) => format!("{} = {result:#x}", trace.entry_text()),
             Reply::Registers | Reply::Later(_) => trace.exit_text(None, &memory),
         };
         tracing::info!(target: "strace", "[{:4}] {text}", task.tid());

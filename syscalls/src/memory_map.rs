@@ -23,11 +23,11 @@ use crate::table::{Entry, IntoReply, Support, call};
 
 /// The calls of this file.
 pub const CALLS: &[Entry] = &[
-    call!(MMAP, sys_mmap, wait 6, Support::Partial("huge pages and MAP_GROWSDOWN are not supported; MAP_LOCKED is accounted only")),
+    call!(MMAP, sys_mmap, now 6, Support::Partial("huge pages and MAP_GROWSDOWN are not supported; MAP_LOCKED is accounted only")),
     call!(MUNMAP, sys_munmap, now 2, Support::Full),
     call!(MPROTECT, sys_mprotect, now 3, Support::Partial("PROT_GROWSDOWN and PROT_GROWSUP are refused")),
     call!(MREMAP, sys_mremap, wait 5, Support::Partial("MREMAP_DONTUNMAP is refused")),
-    call!(BRK, sys_brk, wait 1, Support::Full),
+    call!(BRK, sys_brk, now 1, Support::Full),
     call!(MADVISE, sys_madvise, wait 3, Support::Partial("no MADV_REMOVE, memory failure injection or guard pages")),
     call!(MSYNC, sys_msync, now 3, Support::Full),
     call!(MLOCK, sys_mlock, wait 2, Support::Partial("limits are kept, pages are brought in and not pinned on the host")),
@@ -46,7 +46,7 @@ fn protection(prot: Prot) -> Protection {
 }
 
 /// `mmap(2)` <https://man7.org/linux/man-pages/man2/mmap.2.html>
-pub async fn sys_mmap(
+pub fn sys_mmap(
     task: &Arc<Task>,
     address: UserAddress,
     length: u64,
@@ -54,24 +54,45 @@ pub async fn sys_mmap(
     flags: MapFlags,
     fd: Fd,
     offset: u64,
-) -> CallResult<u64> {
+) -> Reply<'_> {
+    let request = match map_request(task, address, length, prot, flags, fd, offset) {
+        Ok(request) => request,
+        Err(errno) => return Reply::Now(Err(errno.into())),
+    };
+    match task.map_alone(&request) {
+        Some(Ok((start, operation))) => Reply::Substitute(operation, start),
+        Some(Err(errno)) => Reply::Now(Err(errno.into())),
+        None => Reply::Later(Box::pin(async move { task.map(&request).await.into_reply() })),
+    }
+}
+
+/// Judges the arguments of `mmap`.
+fn map_request(
+    task: &Task,
+    address: UserAddress,
+    length: u64,
+    prot: Prot,
+    flags: MapFlags,
+    fd: Fd,
+    offset: u64,
+) -> SysResult<MapRequest> {
     if !offset.is_multiple_of(PAGE_SIZE) {
-        return Err(EINVAL.into());
+        return Err(EINVAL);
     }
     let kind = flags.bits() & MAP_TYPE;
     let shared = match kind {
         MAP_PRIVATE => false,
         MAP_SHARED | MAP_SHARED_VALIDATE => true,
-        _ => return Err(EINVAL.into()),
+        _ => return Err(EINVAL),
     };
     if kind == MAP_SHARED_VALIDATE && flags.contains(MapFlags::MAP_SYNC)
         || flags.contains(MapFlags::MAP_HUGETLB)
     {
-        return Err(EOPNOTSUPP.into());
+        return Err(EOPNOTSUPP);
     }
     if flags.contains(MapFlags::MAP_GROWSDOWN) {
         // A mapping that grew by itself would need the kernel to see its faults.
-        return Err(EOPNOTSUPP.into());
+        return Err(EOPNOTSUPP);
     }
     let mut request = MapRequest {
         placement: placement(address, flags),
@@ -87,7 +108,7 @@ pub async fn sys_mmap(
     if !flags.contains(MapFlags::MAP_ANONYMOUS) {
         map_file(task, &mut request, fd, offset, shared)?;
     }
-    Ok(task.map(&request).await?)
+    Ok(request)
 }
 
 fn placement(address: UserAddress, flags: MapFlags) -> Placement {
@@ -186,8 +207,12 @@ pub async fn sys_mremap(
 }
 
 /// `brk(2)` <https://man7.org/linux/man-pages/man2/brk.2.html>
-pub async fn sys_brk(task: &Arc<Task>, address: UserAddress) -> CallResult<u64> {
-    Ok(task.set_break(address.address()).await)
+pub fn sys_brk(task: &Arc<Task>, address: UserAddress) -> Reply<'_> {
+    let wanted = address.address();
+    match task.grow_break_alone(wanted) {
+        Some(operation) => Reply::Substitute(operation, wanted),
+        None => Reply::Later(Box::pin(async move { Reply::Now(Ok(task.set_break(wanted).await)) })),
+    }
 }
 
 /// `madvise(2)` <https://man7.org/linux/man-pages/man2/madvise.2.html>

@@ -147,6 +147,14 @@ pub enum Resume {
     /// `mmap` (private, anonymous, `MAP_FIXED`), `arch_prctl(ARCH_SET_FS|GS)`, `sched_yield`, `exit`, `exit_group`; the
     /// platform checks again that no reserved range is touched and answers `EINVAL` to the application otherwise.
     Native,
+    /// The host changes memory in the place of the call, which then returns `result`; if the host refuses, its error. Only
+    /// after an uncaptured [`Trap::Syscall`] for which [`Context::may_substitute`] holds.
+    Substitute {
+        /// What is to be done.
+        operation: Substitute,
+        /// What the call returns.
+        result: u64,
+    },
     /// Load the captured registers, as changed by the kernel.
     Registers,
 }
@@ -260,6 +268,11 @@ pub trait Context: Send {
         false
     }
 
+    /// Whether [`Resume::Substitute`] is possible now.
+    fn may_substitute(&self) -> bool {
+        false
+    }
+
     /// Writes down what calls that only report facts are to return, so that they need not trap. To be called whenever
     /// one changes, before the thread goes on; `None` for all while somebody wants to see every call.
     fn set_facts(&mut self, facts: Option<&Facts>) {
@@ -367,6 +380,27 @@ pub enum MemoryOperation<'a> {
     SetFsBase(u64),
     /// Sets the thread's GS base.
     SetGsBase(u64),
+}
+
+/// A change of memory in the place of a call.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "as in `MemoryOperation`")]
+pub enum Substitute {
+    /// [`MemoryOperation::MapAnonymous`]
+    MapAnonymous { address: u64, length: u64, protection: Protection, reserve: bool },
+    /// [`MemoryOperation::Unmap`]
+    Unmap { address: u64, length: u64 },
+}
+
+impl From<Substitute> for MemoryOperation<'static> {
+    fn from(substitute: Substitute) -> Self {
+        match substitute {
+            Substitute::MapAnonymous { address, length, protection, reserve } => {
+                Self::MapAnonymous { address, length, protection, reserve }
+            }
+            Substitute::Unmap { address, length } => Self::Unmap { address, length },
+        }
+    }
 }
 
 /// Whether stores reach the file.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::errno::{EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, SysResult};
-use platform::{MemoryError, MemoryOperation, Protection, Sharing};
+use platform::{MemoryError, MemoryOperation, Protection, Sharing, Substitute};
 
 use super::map::RegionMap;
 use super::{Backing, HostFile, MemoryManager, PAGE_SIZE, REGIONS_MAX, Region, RegionFlags};
@@ -83,6 +83,9 @@ fn data_limit(limits: &Limits) -> u64 {
 pub(super) const fn is_aligned(address: u64) -> bool {
     address.is_multiple_of(PAGE_SIZE)
 }
+
+/// Largest mapping that the host makes in a call's place, in bytes.
+const SUBSTITUTE_MAX: u64 = 1 << 30;
 
 /// Addresses below this are for `MAP_32BIT`.
 const LOW_TOP: u64 = 1 << 31;
@@ -290,6 +293,66 @@ impl Task {
         self.change_memory(&[MemoryOperation::SetGsBase(base)]).await
     }
 
+    /// `mmap` of private zero-filled memory, for the host to carry out in the call's place: possible if nobody else lives in
+    /// the address space. `None`: not possible.
+    ///
+    /// Should the host refuse, the call fails, and the map names a region that is not there; large ones, which it may well
+    /// refuse, go the other way.
+    pub fn map_alone(&self, request: &MapRequest) -> Option<SysResult<(u64, Substitute)>> {
+        let plain = matches!(request.source, MapSource::Anonymous)
+            && !request.flags.contains(RegionFlags::LOCKED)
+            && request.length <= SUBSTITUTE_MAX;
+        if !plain || !self.may_substitute() {
+            return None;
+        }
+        let memory = self.memory();
+        let _gate = memory.alone()?;
+        let region = match memory.plan_map(request, &self.group.limits) {
+            Ok(region) => region,
+            Err(errno) => return Some(Err(errno)),
+        };
+        if !memory.is_free(region.start, region.end) {
+            return None;
+        }
+        let operation = Substitute::MapAnonymous {
+            address: region.start,
+            length: region.length(),
+            protection: region.protection,
+            reserve: !region.flags.contains(RegionFlags::NORESERVE),
+        };
+        let start = region.start;
+        memory.enter_region(region);
+        Some(Ok((start, operation)))
+    }
+
+    /// `brk` that grows, for the host to carry out in the call's place; see [`Task::map_alone`].
+    pub fn grow_break_alone(&self, wanted: u64) -> Option<Substitute> {
+        if !self.may_substitute() {
+            return None;
+        }
+        let memory = self.memory();
+        let _gate = memory.alone()?;
+        let (start, current) = memory.program_break();
+        let (from, to) = (round_up(current).ok()?, round_up(wanted).ok()?);
+        if wanted < start || to <= from || to - from > SUBSTITUTE_MAX {
+            return None;
+        }
+        let region = self.plan_break(&memory, wanted - start, from, to).ok()?;
+        let operation = Substitute::MapAnonymous {
+            address: region.start,
+            length: region.length(),
+            protection: region.protection,
+            reserve: true,
+        };
+        memory.enter_region(region);
+        memory.space.lock().break_end = wanted;
+        Some(operation)
+    }
+
+    fn may_substitute(&self) -> bool {
+        self.with_context(|context| context.may_substitute()).unwrap_or(false)
+    }
+
     /// `munmap`, for the host to carry out: possible if nobody else lives in the address space. `None`: not possible.
     pub fn unmap_alone(&self, start: u64, length: u64) -> Option<SysResult<()>> {
         let memory = self.memory();
@@ -425,6 +488,14 @@ impl Task {
     }
 
     async fn grow_break(&self, memory: &MemoryManager, size: u64, from: u64, to: u64) -> SysResult<()> {
+        let region = self.plan_break(memory, size, from, to)?;
+        self.change_memory(&[map_operation(&region)]).await?;
+        memory.enter_region(region);
+        Ok(())
+    }
+
+    /// Decides whether the break may grow from `from` to `to`, which makes it `size` bytes.
+    fn plan_break(&self, memory: &MemoryManager, size: u64, from: u64, to: u64) -> SysResult<Region> {
         if size > self.group.limits.soft(Resource::Data) {
             return Err(ENOMEM);
         }
@@ -443,10 +514,7 @@ impl Task {
             may_execute: true,
             flags: RegionFlags::HEAP,
         };
-        let region = memory.plan_map(&request, &self.group.limits)?;
-        self.change_memory(&[map_operation(&region)]).await?;
-        memory.enter_region(region);
-        Ok(())
+        memory.plan_map(&request, &self.group.limits)
     }
 
     /// `madvise` with an advice the caller has vetted; `change` is what it does to the map's flags.

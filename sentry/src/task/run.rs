@@ -14,7 +14,7 @@ use std::task::{Context as WakeContext, Poll};
 use abi::signal_info::SigInfo;
 use abi::signals::{SIGKILL, Signal};
 use abi::user::UserAddress;
-use platform::{Context, Died, Fault, Resume, SyscallRequest, Trap};
+use platform::{Context, Died, Fault, Resume, Substitute, SyscallRequest, Trap};
 
 use super::patience::Patience;
 use super::{ExitStatus, Task};
@@ -33,6 +33,8 @@ pub enum Reply<'a> {
     Later(Waiting<'a>),
     /// The host carries it out as it stands ([`Resume::Native`]).
     Native,
+    /// The host changes memory in its place ([`Resume::Substitute`]), and the call returns this.
+    Substitute(Substitute, u64),
     /// The registers have been set up (`execve`, `rt_sigreturn`): nothing is returned.
     Registers,
 }
@@ -47,6 +49,7 @@ impl From<CallResult<u64>> for Reply<'_> {
 enum Outcome {
     Return(u64),
     Native,
+    Substitute(Substitute, u64),
     Registers,
     /// Interrupted; the number of the call.
     Restart(Restart, u64),
@@ -60,6 +63,7 @@ impl Outcome {
             Reply::Now(Err(Failure::Error(errno))) => Self::Return(errno.to_return_value()),
             Reply::Now(Err(Failure::Restart(restart))) => Self::Restart(restart, number),
             Reply::Native => Self::Native,
+            Reply::Substitute(operation, result) => Self::Substitute(operation, result),
             Reply::Registers => Self::Registers,
             Reply::Later(future) => return Err(future),
         })
@@ -70,6 +74,7 @@ impl Outcome {
         match *self {
             Self::Return(value) => Some(Resume::Return(value)),
             Self::Native => Some(Resume::Native),
+            Self::Substitute(operation, result) => Some(Resume::Substitute { operation, result }),
             Self::Registers => Some(Resume::Registers),
             Self::Restart(..) => None,
         }
@@ -132,7 +137,7 @@ impl Task {
         if attention.enter() {
             return Some(resume);
         }
-        if !matches!(resume, Resume::Native) {
+        if !matches!(resume, Resume::Native | Resume::Substitute { .. }) {
             return None;
         }
         // A call that the host is to carry out has to be carried out first: the map says already that it was. Signals
@@ -168,7 +173,7 @@ impl Task {
             if !self.has_business() {
                 return true;
             }
-            if matches!(outcome, Outcome::Native) {
+            if matches!(outcome, Outcome::Native | Outcome::Substitute(..)) {
                 self.signals.attention.raise();
                 return true;
             }

@@ -193,6 +193,11 @@ impl Inner {
                 self.run(shared, slot)
             }
             Resume::Registers => self.run(shared, slot),
+            // Never offered here (`may_substitute`).
+            Resume::Substitute { .. } => {
+                self.set_result(errno::ENOSYS.to_return_value())?;
+                self.run(shared, slot)
+            }
             Resume::Native => match self.native(shared) {
                 Ok(call) => self.run_native(shared, slot, call),
                 Err(error) => {

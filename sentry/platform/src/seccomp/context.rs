@@ -82,6 +82,12 @@ impl SeccompContext {
         self.thread.tid
     }
 
+    /// Whether the thread is held in a call that the stub has made for it.
+    fn rings(&self, state: &State) -> bool {
+        let labels = &self.core.labels;
+        matches!(state.stand, Stand::Syscall { request, .. } if [labels.ring_ip, labels.plain_ip].contains(&request.ip))
+    }
+
     fn after(&self, after: After) {
         self.core.finish(&self.thread, after);
     }
@@ -430,6 +436,14 @@ impl Context for SeccompContext {
                 }
                 self.resume_native(&mut state, id, request)
             }
+            (Resume::Substitute { operation, result }, Stand::Syscall { .. }) => {
+                match command_for(&operation.into(), 0, &self.core.layout) {
+                    Ok(command) if self.rings(&state) => {
+                        self.core.substitute(&thread, &mut state, command, result)
+                    }
+                    _ => self.core.condemn(&thread, &mut state),
+                }
+            }
             (Resume::Return(value), Stand::Captured { id, frame }) => {
                 let (id, frame) = (*id, *frame);
                 if let Some(registers) = &mut self.captured {
@@ -588,6 +602,10 @@ impl Context for SeccompContext {
 
     fn is_patched(&self, range: Range<u64>) -> bool {
         self.thread.slot.space.code.touches(&range)
+    }
+
+    fn may_substitute(&self) -> bool {
+        self.rings(&self.thread.state.lock())
     }
 
     fn set_facts(&mut self, facts: Option<&Facts>) {

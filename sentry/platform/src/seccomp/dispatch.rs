@@ -105,6 +105,10 @@ impl Core {
         match &mut state.stand {
             Stand::Running => self.while_running(thread, state, call),
             Stand::Asking { .. } | Stand::Returning(_) => self.while_asking(thread, state, &call),
+            Stand::Substituting(command) => {
+                let command = *command;
+                self.while_substituting(thread, state, &call, &command)
+            }
             Stand::Capturing(request) => {
                 let request = *request;
                 match self.handler_frame(thread, &call) {

@@ -16,11 +16,12 @@ use std::sync::Arc;
 use super::Core;
 use super::dispatch::After;
 use super::memory::Memory;
-use super::notification::Notification;
+use super::notification::{AUDIT_ARCH_X86_64, Notification};
+use super::seed::write_commands;
 use super::thread::{Place, Stand, State, Thread};
 use crate::stub::{
-    CALL_PARK, Call, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_RESULT, STATE_IDLE, STATE_PARK, STATE_PARKING,
-    STATE_REQUEST, STATE_TAKEN, STATE_WATCHED,
+    CALL_PARK, Call, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_LENGTH, SLOT_RESULT, STATE_IDLE, STATE_PARK,
+    STATE_PARKING, STATE_REQUEST, STATE_SUBSTITUTE, STATE_TAKEN, STATE_WATCHED,
 };
 use crate::{Architecture, SyscallRequest, Trap};
 
@@ -117,6 +118,49 @@ impl Core {
             }
             _ => self.condemn(thread, state),
         }
+    }
+
+    /// Has a thread that rang make another call in the place of its own, and return `result` if that succeeds.
+    pub fn substitute(&self, thread: &Thread, state: &mut State, command: [u64; 7], result: u64) -> After {
+        let Stand::Syscall { id, request } = state.stand else { return self.condemn(thread, state) };
+        let slot = &thread.slot;
+        for (index, argument) in request.arguments.into_iter().enumerate() {
+            slot.set_word(SLOT_ARGUMENTS + index * 8, argument);
+        }
+        write_commands(slot, &[command]);
+        slot.set_word(SLOT_RESULT, result);
+        slot.set_half(SLOT_OUT_LENGTH, 0);
+        slot.set_state(STATE_SUBSTITUTE);
+        self.set_stand(state, Stand::Substituting(command));
+        self.sent(thread, state, self.listener.answer(id, 0))
+    }
+
+    /// A thread makes the call it was told to make, or a late interrupt has come before.
+    pub fn while_substituting(
+        &self,
+        thread: &Arc<Thread>,
+        state: &mut State,
+        call: &Notification,
+        command: &[u64; 7],
+    ) -> After {
+        let expected = call.ip == self.labels.substitute_ip
+            && call.architecture == AUDIT_ARCH_X86_64
+            && u64::from(call.number.cast_unsigned()) == command[0]
+            && call.arguments == command[1..];
+        if !expected {
+            if self.is_interrupt(thread, call) {
+                state.interrupted = true;
+                return self.sent(thread, state, self.listener.answer(call.id, crate::stub::ANSWER_RETURN));
+            }
+            return self.condemn(thread, state);
+        }
+        thread.slot.set_state(if state.watched { STATE_WATCHED } else { STATE_IDLE });
+        if std::mem::take(&mut state.interrupted) {
+            thread.process.signal(thread.tid);
+        }
+        self.set_stand(state, Stand::Running);
+        state.heat.resumed();
+        self.sent(thread, state, self.listener.proceed(call.id))
     }
 
     /// Whether this is the call of a thread that gives up its processor.

@@ -12,7 +12,7 @@ use abi::errno;
 use super::Core;
 use super::memory::Memory;
 use super::seed::INTERRUPT_SIGNAL;
-use super::thread::Thread;
+use super::thread::{Thread, call_error};
 use crate::stub::{
     AREA, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_ADDRESS, SLOT_OUT_LENGTH, SLOT_OUT_OFFSET, SLOT_RESULT,
     SLOT_RETURN, STATE_IDLE, STATE_REQUEST,
@@ -44,6 +44,8 @@ enum Phase {
     Asked,
     /// Done, with the result in rax.
     Done,
+    /// Another call was made in its place, with this result.
+    Substituted,
     /// Done, and nothing but rax has changed.
     DonePlainly,
 }
@@ -115,6 +117,7 @@ impl Core {
             rip if rip <= labels.answered => Phase::Asked,
             rip if rip < labels.ring => Phase::Done,
             rip if rip < labels.ring_ip => Phase::Unmade,
+            rip if rip >= labels.substitute_ip && rip < labels.substituted => Phase::Substituted,
             _ => Phase::Done,
         }
     }
@@ -135,6 +138,12 @@ impl Core {
                 self.complete(thread, registers);
             }
             Phase::Done => self.complete(thread, registers),
+            Phase::Substituted => {
+                if call_error(registers.rax).is_none() {
+                    registers.rax = slot.word(SLOT_RESULT);
+                }
+                self.complete(thread, registers);
+            }
             Phase::DonePlainly if registers.rip == self.labels.fact => {
                 registers.rip = registers.rcx;
                 self.behind(thread, registers);

@@ -167,6 +167,8 @@ pub enum Stand {
     Asking { request: SyscallRequest, place: Place },
     /// The answer is known, but the thread was giving up its processor and has yet to say so.
     Returning(u64),
+    /// Rings, and was told to make this call (number and arguments) in the place of its own.
+    Substituting([u64; 7]),
     /// Answered with an interrupt signal pending; its handler is about to speak. With the request, if it came
     /// through the slot.
     Capturing(Option<SyscallRequest>),
@@ -191,7 +193,7 @@ impl Stand {
     /// Whether the thread wants a processor.
     pub fn is_busy(&self) -> bool {
         match self {
-            Self::Running | Self::Returning(_) => true,
+            Self::Running | Self::Returning(_) | Self::Substituting(_) => true,
             Self::Asking { place, .. } => *place == Place::Slot,
             _ => false,
         }

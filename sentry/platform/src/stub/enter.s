@@ -25,6 +25,8 @@ runsc_stub_plain:
     mov dword ptr gs:[{out_capacity}], 0
     syscall
 runsc_stub_plain_ip:
+    cmp dword ptr gs:[{state}], {substitute}
+    je 90f
     mov rcx, qword ptr gs:[{return_to}]
     jmp rcx
 runsc_stub_plain_end:
@@ -194,6 +196,8 @@ runsc_stub_ring:
     mov eax, dword ptr gs:[{number}]
     syscall
 runsc_stub_ring_ip:
+    cmp dword ptr gs:[{state}], {substitute}
+    je 90f
 86: # rax is final. Output first, then the registers.
     mov ecx, dword ptr gs:[{out_length}]
     test ecx, ecx
@@ -206,7 +210,7 @@ runsc_stub_ring_ip:
 runsc_stub_copy_out:
     rep movsb
 runsc_stub_copied_out:
-87:
+87: # Also: the arguments stand in the slot, and nothing else is to be done.
     mov rdi, qword ptr gs:[{arguments}]
     mov rsi, qword ptr gs:[{arguments} + 8]
     mov rdx, qword ptr gs:[{arguments} + 16]
@@ -215,6 +219,21 @@ runsc_stub_copied_out:
     mov r9, qword ptr gs:[{arguments} + 40]
     mov rcx, qword ptr gs:[{return_to}]
     jmp rcx
+90: # Another call is made in this one's place, and if it succeeds a result is returned that the sentry has left.
+    mov rax, qword ptr gs:[{commands}]
+    mov rdi, qword ptr gs:[{commands} + 8]
+    mov rsi, qword ptr gs:[{commands} + 16]
+    mov rdx, qword ptr gs:[{commands} + 24]
+    mov r10, qword ptr gs:[{commands} + 32]
+    mov r8, qword ptr gs:[{commands} + 40]
+    mov r9, qword ptr gs:[{commands} + 48]
+    syscall
+runsc_stub_substitute_ip:
+    cmp rax, -4095
+    jae 87b
+    mov rax, qword ptr gs:[{result}]
+runsc_stub_substituted:
+    jmp 87b
 runsc_stub_entered:
 
     .balign 8

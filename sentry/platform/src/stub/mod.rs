@@ -49,6 +49,8 @@ pub const STATE_TAKEN: u32 = 3;
 pub const STATE_PARK: u32 = 4;
 /// The thread is about to make, or has made, [`CALL_PARK`].
 pub const STATE_PARKING: u32 = 5;
+/// The call that was rung for is to be replaced by the first command of the slot.
+pub const STATE_SUBSTITUTE: u32 = 6;
 /// Turns of the loop (some tens of nanoseconds each) that a thread waits before it gives up its processor.
 pub const PATIENCE: u32 = 2000;
 
@@ -120,6 +122,7 @@ global_asm!(
     taken = const STATE_TAKEN,
     park = const STATE_PARK,
     parking = const STATE_PARKING,
+    substitute = const STATE_SUBSTITUTE,
     patience = const PATIENCE,
     call_park = const CALL_PARK,
 );
@@ -160,6 +163,8 @@ unsafe extern "C" {
     static runsc_stub_no_input: u8;
     static runsc_stub_no_output: u8;
     static runsc_stub_answered: u8;
+    static runsc_stub_substitute_ip: u8;
+    static runsc_stub_substituted: u8;
     static runsc_stub_entered: u8;
     static runsc_stub_data: u8;
     static runsc_stub_gs: u8;
@@ -201,6 +206,8 @@ pub struct Labels {
     pub no_input: u64,
     pub no_output: u64,
     pub answered: u64,
+    pub substitute_ip: u64,
+    pub substituted: u64,
     pub entered: u64,
 }
 
@@ -298,6 +305,8 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         no_input: at(&raw const runsc_stub_no_input),
         no_output: at(&raw const runsc_stub_no_output),
         answered: at(&raw const runsc_stub_answered),
+        substitute_ip: at(&raw const runsc_stub_substitute_ip),
+        substituted: at(&raw const runsc_stub_substituted),
         entered: at(&raw const runsc_stub_entered),
     };
     (bytes, labels)
