@@ -90,6 +90,8 @@ impl Carried {
             gathered: 0..0,
         });
         if input.is_none() && output.is_none() {
+            // Whatever an earlier call has left is not this one's.
+            self.active.store(false, Ordering::Release);
             return;
         }
         *self.inner.lock() = Inner { handler: current_handler(), input, output };
