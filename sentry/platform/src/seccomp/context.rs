@@ -423,7 +423,15 @@ impl Context for SeccompContext {
                 thread.carried.finish(&thread.slot);
                 self.core.set_stand(&mut state, Stand::Running);
                 state.heat.resumed();
-                self.core.sent(&thread, &mut state, self.core.listener.answer(id, value))
+                // Not under the lock: the host lets the thread run right here and now, and the spinner could not take its
+                // next request until this worker had the processor again.
+                drop(state);
+                let result = self.core.listener.answer(id, value);
+                if result.is_err() {
+                    let after = self.core.sent(&thread, &mut thread.state.lock(), result);
+                    self.after(after);
+                }
+                return;
             }
             (Resume::Return(value), Stand::Asking { place, .. }) => {
                 let place = *place;

@@ -23,11 +23,11 @@ const IDLE_LIMIT: Duration = Duration::from_micros(60);
 /// If so much time passes between two looks, somebody else had the processor.
 const PREEMPTED: Duration = Duration::from_micros(400);
 /// How long it does not look after it has looked in vain, or was kept from looking; doubled each time.
-const COOL_DOWN: Duration = Duration::from_millis(1);
+const COOL_DOWN: Duration = Duration::from_micros(500);
 /// Requests that make looking worthwhile.
 const WORTHWHILE: u32 = 8;
 /// Doublings at most.
-const COOLER: u32 = 6;
+const COOLER: u32 = 5;
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 64;
 /// Most threads it looks at.
@@ -53,7 +53,7 @@ pub struct Spinner {
     rest: Mutex<Rest>,
     /// Its host thread id.
     tid: AtomicI32,
-    /// The processor it is kept away from: there a thread it was called for runs, and that thread's worker.
+    /// The processor it is kept away from: where the thread runs, as far as is known.
     away_from: AtomicI32,
     /// Requests taken since it began to look.
     taken: AtomicU32,
@@ -170,7 +170,9 @@ impl Spinner {
         if wanted.len() < MOST_WATCHED && !wanted.iter().any(|other| Arc::ptr_eq(other, thread)) {
             wanted.push(thread.clone());
             drop(wanted);
-            self.keep_away(processor());
+            if self.away_from.load(Ordering::Relaxed) < 0 {
+                self.keep_away(processor());
+            }
             self.wake();
         }
     }
@@ -290,7 +292,12 @@ impl Core {
 
     /// Stops looking. What has been asked meanwhile is taken.
     fn unwatch(&self, watched: &mut Vec<Arc<Thread>>) {
-        self.spinner.book(self.spinner.taken.swap(0, Ordering::Relaxed) < WORTHWHILE);
+        let taken = self.spinner.taken.swap(0, Ordering::Relaxed);
+        self.spinner.book(taken < WORTHWHILE);
+        if taken == 0 {
+            // The thread has been moved to this very processor, then, and waits for it.
+            self.spinner.keep_away(processor());
+        }
         for thread in watched.drain(..) {
             thread.state.lock().watched = false;
             if thread.slot.change_state(STATE_WATCHED, STATE_IDLE) == Err(STATE_REQUEST) {
