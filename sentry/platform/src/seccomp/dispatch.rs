@@ -17,7 +17,7 @@ use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::seed::{INTERRUPT_SIGNAL, write_commands};
 use super::settle::Settled;
 use super::thread::{Batch, Birth, Outcome, Process, Purpose, Stand, State, Thread, call_error};
-use crate::stub::{CALL_BORN, CALL_READY, SLOT_FD, STATE_IDLE, STATE_WATCHED};
+use crate::stub::{CALL_BORN, CALL_READY, SLOT_FD, STATE_IDLE};
 use crate::{Architecture, Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
 /// What is left to do once a thread's lock is released.
@@ -238,7 +238,7 @@ impl Core {
         frame: Frame,
         registers: Registers,
     ) -> After {
-        thread.slot.set_state(if state.watched { STATE_WATCHED } else { STATE_IDLE });
+        thread.slot.set_state(state.idle_word());
         if state.orphan {
             return self.exit(thread, state, id, frame);
         }

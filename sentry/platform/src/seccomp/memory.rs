@@ -40,23 +40,13 @@ fn write_remote(tid: i32, remote: libc::iovec, bytes: &[u8]) -> Result<usize, Er
 }
 
 impl Memory {
-    fn write_now(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
-        let remote = self.remote(address, bytes.len())?;
-        write_remote(self.thread.tid, remote, bytes)
-    }
-
-    /// Writes to a thread's memory what its stub had yet to write.
-    pub fn write_to(thread: &Thread, max_address: u64, address: u64, bytes: &[u8]) {
+    /// Writes out what a call had gathered, or what the stub had yet to write. The place was writable when the call was
+    /// made; if another thread has taken it away since, the bytes are lost, as they are when that happens just
+    /// after the call.
+    pub fn write_out(thread: &Thread, max_address: u64, address: u64, bytes: &[u8]) {
         if let Ok(remote) = remote_range(max_address, address, bytes.len()) {
-            // If it is not writable any more, the bytes are lost, as they would be a moment later.
             let _ = write_remote(thread.tid, remote, bytes);
         }
-    }
-
-    /// Writes out what a call had gathered. The place was writable when the call was made; if another thread has
-    /// taken it away since, the bytes are lost, as they are when that happens just after the call.
-    pub fn write_out(&self, address: u64, bytes: &[u8]) {
-        let _ = self.write_now(address, bytes);
     }
 }
 
@@ -81,7 +71,7 @@ impl UserMemory for Memory {
         match thread.carried.read(&thread.slot, address, buffer) {
             Ok(Some(count)) => return Ok(count),
             Ok(None) => {}
-            Err((address, bytes)) => self.write_out(address, &bytes),
+            Err((address, bytes)) => Self::write_out(thread, self.max_address, address, &bytes),
         }
         let remote = self.remote(address, buffer.len())?;
         let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: remote.iov_len };
@@ -101,9 +91,10 @@ impl UserMemory for Memory {
         match thread.carried.write(&thread.slot, address, bytes) {
             Ok(true) => return Ok(bytes.len()),
             Ok(false) => {}
-            Err((address, bytes)) => self.write_out(address, &bytes),
+            Err((address, bytes)) => Self::write_out(thread, self.max_address, address, &bytes),
         }
-        self.write_now(address, bytes)
+        let remote = self.remote(address, bytes.len())?;
+        write_remote(thread.tid, remote, bytes)
     }
 
     fn compare_exchange_u32(&self, _address: u64, _expected: u32, _new: u32) -> Result<u32, Errno> {

@@ -20,8 +20,8 @@ use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::seed::write_commands;
 use super::thread::{Place, Stand, State, Thread};
 use crate::stub::{
-    CALL_PARK, Call, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_LENGTH, SLOT_RESULT, STATE_IDLE, STATE_PARK,
-    STATE_PARKING, STATE_REQUEST, STATE_SUBSTITUTE, STATE_TAKEN, STATE_WATCHED,
+    CALL_PARK, Call, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_LENGTH, SLOT_RESULT, STATE_PARK, STATE_PARKING,
+    STATE_REQUEST, STATE_SUBSTITUTE, STATE_TAKEN,
 };
 use crate::{Architecture, SyscallRequest, Trap};
 
@@ -61,7 +61,7 @@ impl Core {
         let slot = &thread.slot;
         thread.carried.finish(slot);
         slot.set_word(SLOT_RESULT, value);
-        let next = if state.watched { STATE_WATCHED } else { STATE_IDLE };
+        let next = state.idle_word();
         if let Place::Parked(id) = place {
             return self.answer_parked(thread, state, id, value);
         }
@@ -87,7 +87,7 @@ impl Core {
 
     /// Lets a thread that has given up its processor go on with its answer.
     fn answer_parked(&self, thread: &Thread, state: &mut State, id: u64, value: u64) -> After {
-        thread.slot.set_state(if state.watched { STATE_WATCHED } else { STATE_IDLE });
+        thread.slot.set_state(state.idle_word());
         if std::mem::take(&mut state.interrupted) {
             thread.process.signal(thread.tid);
         }
@@ -154,7 +154,7 @@ impl Core {
             }
             return self.condemn(thread, state);
         }
-        thread.slot.set_state(if state.watched { STATE_WATCHED } else { STATE_IDLE });
+        thread.slot.set_state(state.idle_word());
         if std::mem::take(&mut state.interrupted) {
             thread.process.signal(thread.tid);
         }
@@ -178,10 +178,9 @@ impl Core {
     }
 
     /// Writes out what a call has gathered, because it will not return in the usual way.
-    pub fn withdraw_carried(&self, thread: &Arc<Thread>) {
+    pub fn withdraw_carried(&self, thread: &Thread) {
         if let Some((address, bytes)) = thread.carried.withdraw(&thread.slot) {
-            let memory = Memory { thread: thread.clone(), max_address: self.layout.max_address };
-            memory.write_out(address, &bytes);
+            Memory::write_out(thread, self.layout.max_address, address, &bytes);
         }
     }
 

@@ -167,7 +167,7 @@ impl Core {
             let mut bytes = vec![0; length];
             let offset = u64::from(slot.half(SLOT_OUT_OFFSET)).min(AREA) as usize;
             slot.read(slot.geometry().stack_end + AREA as usize + offset, &mut bytes);
-            Memory::write_to(thread, self.layout.max_address, slot.word(SLOT_OUT_ADDRESS), &bytes);
+            Memory::write_out(thread, self.layout.max_address, slot.word(SLOT_OUT_ADDRESS), &bytes);
         }
         self.stand_behind(thread, registers);
     }
@@ -199,7 +199,6 @@ impl Core {
     /// The stub's own access to memory has failed.
     fn mend(&self, thread: &Thread, mut registers: Registers, fault_address: u64) -> Settled {
         let labels = &self.labels;
-        let slot = &thread.slot;
         let rip = registers.rip;
         // The call is made without what cannot be carried; the kernel will find out why.
         if (labels.copy_in..labels.copied_in).contains(&rip)
@@ -231,7 +230,6 @@ impl Core {
             return Settled::Call(registers, request);
         }
         // It reached it before, so the thread has been tampered with.
-        let _ = slot;
         Settled::Application(registers)
     }
 }

@@ -184,8 +184,9 @@ impl Spinner {
             return;
         }
         let mut set = self.allowed;
-        if let Ok(processor) = usize::try_from(processor) {
-            // SAFETY: the set is a plain value; numbers beyond it are ignored.
+        let known = (0..libc::CPU_SETSIZE).contains(&processor);
+        if let Some(processor) = usize::try_from(processor).ok().filter(|_| known) {
+            // SAFETY: the set is a plain value, and the number lies in it.
             unsafe { libc::CPU_CLR(processor, &mut set) };
         }
         let tid = self.tid.load(Ordering::Relaxed);

@@ -20,6 +20,7 @@ use super::notification::Notification;
 use super::seed::INTERRUPT_SIGNAL;
 use super::slots::{Slot, Space};
 use super::spinner::Heat;
+use crate::stub::{STATE_IDLE, STATE_WATCHED};
 use crate::{Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
 /// One host process.
@@ -138,6 +139,11 @@ pub struct State {
 }
 
 impl State {
+    /// What the slot says while no request stands in it: whether the spinner looks.
+    pub fn idle_word(&self) -> u32 {
+        if self.watched { STATE_WATCHED } else { STATE_IDLE }
+    }
+
     /// A thread standing so.
     pub fn new(stand: Stand) -> Mutex<Self> {
         Mutex::new(Self {

@@ -33,6 +33,16 @@ enum Value {
 
 use Value::{Asked, Fixed, Settable};
 
+/// A limit of message queues, read and set where the queues are.
+macro_rules! queue_limit {
+    ($limit:ident) => {
+        Settable(
+            |facts| queues(facts, QueueLimit::$limit),
+            |facts, text| set_queues(facts, QueueLimit::$limit, text),
+        )
+    };
+}
+
 /// Names without `/proc/sys/`, and their values. Those of network protocols are what a fresh network namespace has.
 static TABLE: &[(&str, Value)] = &[
     ("fs/aio-max-nr", Fixed("65536")),
@@ -46,41 +56,11 @@ static TABLE: &[(&str, Value)] = &[
     ("fs/lease-break-time", Fixed("45")),
     ("fs/leases-enable", Fixed("0")),
     ("fs/mount-max", Asked(|_| MOUNTS_MAX.to_string())),
-    (
-        "fs/mqueue/msg_default",
-        Settable(
-            |facts| queues(facts, QueueLimit::MsgDefault),
-            |facts, text| set_queues(facts, QueueLimit::MsgDefault, text),
-        ),
-    ),
-    (
-        "fs/mqueue/msg_max",
-        Settable(
-            |facts| queues(facts, QueueLimit::MsgMax),
-            |facts, text| set_queues(facts, QueueLimit::MsgMax, text),
-        ),
-    ),
-    (
-        "fs/mqueue/msgsize_default",
-        Settable(
-            |facts| queues(facts, QueueLimit::MsgsizeDefault),
-            |facts, text| set_queues(facts, QueueLimit::MsgsizeDefault, text),
-        ),
-    ),
-    (
-        "fs/mqueue/msgsize_max",
-        Settable(
-            |facts| queues(facts, QueueLimit::MsgsizeMax),
-            |facts, text| set_queues(facts, QueueLimit::MsgsizeMax, text),
-        ),
-    ),
-    (
-        "fs/mqueue/queues_max",
-        Settable(
-            |facts| queues(facts, QueueLimit::QueuesMax),
-            |facts, text| set_queues(facts, QueueLimit::QueuesMax, text),
-        ),
-    ),
+    ("fs/mqueue/msg_default", queue_limit!(MsgDefault)),
+    ("fs/mqueue/msg_max", queue_limit!(MsgMax)),
+    ("fs/mqueue/msgsize_default", queue_limit!(MsgsizeDefault)),
+    ("fs/mqueue/msgsize_max", queue_limit!(MsgsizeMax)),
+    ("fs/mqueue/queues_max", queue_limit!(QueuesMax)),
     ("fs/nr_open", Asked(|_| FD_LIMIT_MAX.to_string())),
     ("fs/overflowgid", Fixed("65534")),
     ("fs/overflowuid", Fixed("65534")),
