@@ -78,7 +78,7 @@ fn set_temporary_mask(task: &Task, mask: UserAddress, size: usize) -> SysResult<
         return Err(EINVAL);
     }
     let mask: SigSet = task.read_value(mask.address())?;
-    let before = task.signals.set_mask(mask);
+    let before = task.set_signal_mask(mask);
     task.signals.saved_mask.lock().get_or_insert(before);
     Ok(())
 }
@@ -88,7 +88,7 @@ fn restore_mask<T>(task: &Task, result: &CallResult<T>) {
     if !matches!(result, Err(Failure::Restart(_)))
         && let Some(mask) = task.signals.saved_mask.lock().take()
     {
-        task.signals.set_mask(mask);
+        task.set_signal_mask(mask);
     }
 }
 

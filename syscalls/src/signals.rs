@@ -80,15 +80,12 @@ pub fn sys_rt_sigprocmask(
     let before = task.signals.mask();
     if !set.is_null() {
         let set: SigSet = task.read_value(set.address())?;
-        task.signals.set_mask(match how {
+        task.set_signal_mask(match how {
             SIG_BLOCK => before | set,
             SIG_UNBLOCK => before.difference(set),
             SIG_SETMASK => set,
             _ => return Err(EINVAL),
         });
-        if !task.signals.mask().difference(before).is_empty() {
-            task.group.hand_on(task);
-        }
     }
     if old.is_null() { Ok(()) } else { task.write_value(old.address(), &before) }
 }
@@ -153,7 +150,7 @@ pub async fn sys_rt_sigsuspend(task: &Arc<Task>, set: UserAddress, size: usize) 
         return Err(EINVAL.into());
     }
     let set: SigSet = task.read_value(set.address())?;
-    let before = task.signals.set_mask(set);
+    let before = task.set_signal_mask(set);
     task.signals.saved_mask.lock().get_or_insert(before);
     wait_for_signal(task).await
 }

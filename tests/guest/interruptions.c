@@ -128,11 +128,14 @@ static void *block_and_end(void *arg) {
     if (arg) pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     return NULL;
 }
+static void *sleep_at_futex(void *arg) {
+    for (;;) syscall(SYS_futex, arg, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, NULL, NULL, 0);
+    return NULL;
+}
 static void *wait_for_end(void *arg) {
     sigset_t set = signal_set(SIGUSR1, 0);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    for (;;) syscall(SYS_futex, arg, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, NULL, NULL, 0);
-    return NULL;
+    return sleep_at_futex(arg);
 }
 
 TEST(a_signal_that_one_thread_does_not_take_reaches_another_that_sleeps) {
@@ -161,6 +164,52 @@ TEST(a_signal_that_one_thread_does_not_take_reaches_another_that_sleeps) {
         CHECK_KILLED(pid, SIGUSR1);
         close(ready[0]), close(ready[1]);
     }
+}
+
+/* Sends the process both signals in one go, whenever it is told to. */
+static void *send_both(void *arg) {
+    sigset_t set = signal_set(SIGUSR1, SIGUSR2, 0);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    for (int round = 1;; round++) {
+        while (atomic_load((atomic_int *)arg) < round) sched_yield();
+        if (atomic_load(&done)) return NULL;
+        CHECK(kill(getpid(), SIGUSR1) == 0);
+        CHECK(kill(getpid(), SIGUSR2) == 0);
+    }
+}
+static atomic_int second_handled;
+/* The second signal is blocked meanwhile, and only comes if another thread takes it. */
+static void wait_for_second(int sig) {
+    int before = atomic_fetch_add(&handled, 1);
+    (void)sig;
+    while (atomic_load(&second_handled) == before) {}
+}
+static void handle_second(int sig) {
+    (void)sig;
+    atomic_fetch_add(&second_handled, 1);
+}
+static void *take_second(void *arg) {
+    sigset_t set = signal_set(SIGUSR1, 0);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return sleep_at_futex(arg);
+}
+
+TEST(a_signal_that_a_handler_blocks_reaches_another_thread_that_sleeps) {
+    static atomic_int word, turn;
+    struct sigaction action = {.sa_handler = wait_for_second, .sa_mask = signal_set(SIGUSR2, 0), .sa_flags = SA_RESTART};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    handle_signal(SIGUSR2, handle_second, SA_RESTART);
+    pthread_t sender, taker;
+    CHECK(pthread_create(&taker, NULL, take_second, &word) == 0);
+    CHECK(pthread_create(&sender, NULL, send_both, &turn) == 0);
+    long long start = now_ns(CLOCK_MONOTONIC);
+    for (int round = 1; more(round * 2, start); round++) {
+        atomic_store(&turn, round);
+        while (atomic_load(&handled) != round || atomic_load(&second_handled) != round) {}
+    }
+    atomic_store(&done, 1);
+    atomic_fetch_add(&turn, 1);
+    CHECK(pthread_join(sender, NULL) == 0);
 }
 
 TEST(a_process_stops_and_goes_on_however_busy_it_is) {
@@ -202,10 +251,6 @@ static void *ping(void *arg) {
 }
 static void *compute(void *arg) {
     for (;;) atomic_fetch_add((atomic_int *)arg, 1);
-    return NULL;
-}
-static void *sleep_at_futex(void *arg) {
-    for (;;) syscall(SYS_futex, arg, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, NULL, NULL, 0);
     return NULL;
 }
 static void *call_for_ever(void *arg) {

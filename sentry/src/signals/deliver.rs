@@ -72,7 +72,7 @@ impl Task {
         if delivered == Delivered::Nothing
             && let Some(mask) = self.signals.saved_mask.lock().take()
         {
-            self.signals.set_mask(mask);
+            self.set_signal_mask(mask);
         }
         delivered
     }
@@ -199,7 +199,7 @@ impl Task {
         if !flags.contains(SaFlags::SA_NODEFER) {
             mask.insert(signal);
         }
-        self.signals.set_mask(mask);
+        self.set_signal_mask(mask);
         if flags.contains(SaFlags::SA_RESETHAND) {
             self.group.signals.handlers().set(signal, SigAction::new_zeroed());
         }
@@ -225,7 +225,7 @@ impl Task {
             0 => None,
             address => Some(self.read_vector_state(address)?),
         };
-        self.signals.set_mask(frame.uc.uc_sigmask);
+        self.set_signal_mask(frame.uc.uc_sigmask);
         let stack = frame.uc.uc_stack;
         if stack.ss_flags & StackFlags::SS_DISABLE.bits() != 0 {
             *self.signals.stack.lock() = StackT::DISABLED;

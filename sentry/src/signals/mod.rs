@@ -63,7 +63,7 @@ impl TaskSignals {
     }
 
     /// Replaces the mask (`SIGKILL` and `SIGSTOP` cannot be in it); returns the old one.
-    pub fn set_mask(&self, mask: SigSet) -> SigSet {
+    fn set_mask(&self, mask: SigSet) -> SigSet {
         let new = mask.blockable();
         let old = SigSet(self.mask.swap(new.0, Ordering::SeqCst));
         if !old.difference(new).is_empty() {

@@ -58,7 +58,7 @@ impl ThreadGroup {
 
     /// Tells other threads of the process's pending signals, because one that may have been chosen for them blocks them now
     /// or ends (`retarget_shared_pending` in Linux's `kernel/signal.c`).
-    pub fn hand_on(&self, from: &Task) {
+    pub(crate) fn hand_on(&self, from: &Task) {
         let pending = self.signals.pending.lock().set();
         if pending.is_empty() {
             return;
@@ -127,6 +127,16 @@ impl ThreadGroup {
 }
 
 impl Task {
+    /// Replaces the thread's mask (as [`TaskSignals::set_mask`](super::TaskSignals)), and hands on what the thread may have been
+    /// chosen for and blocks now. For the thread itself. Returns the old mask.
+    pub fn set_signal_mask(&self, mask: SigSet) -> SigSet {
+        let old = self.signals.set_mask(mask);
+        if !self.signals.mask().difference(old).is_empty() {
+            self.group.hand_on(self);
+        }
+        old
+    }
+
     /// Sends a signal to this thread.
     ///
     /// # Errors
@@ -151,7 +161,7 @@ impl Task {
             handlers.set(signal, zerocopy::FromZeros::new_zeroed());
             let mut mask = self.signals.mask();
             mask.remove(signal);
-            self.signals.set_mask(mask);
+            self.set_signal_mask(mask);
         }
         // The details of a fault are never dropped for a limit: one fault per thread is pending at most.
         let _ = self.signals.pending.lock().push(signal, info, u64::MAX);
