@@ -169,8 +169,7 @@ impl MemoryManager {
 
     /// Bytes mapped that may be written.
     pub fn writable_bytes(&self) -> u64 {
-        let space = self.space.lock();
-        space.regions.iter().filter(|region| region.protection.write).map(Region::length).sum()
+        self.space.lock().regions.writable()
     }
 
     /// Where the program break began, and where it is.

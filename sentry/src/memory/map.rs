@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::gaps::Gaps;
 use super::{PAGE_SIZE, Region};
 
 /// Regions of one address space at most; kept below the host's `vm.max_map_count` (65530), of which the platform's own
@@ -16,6 +17,10 @@ pub(super) struct RegionMap {
     total: u64,
     /// Sum of the lengths of those that count as data ([`Region::is_data`]).
     data: u64,
+    /// Sum of the lengths of those that may be written.
+    writable: u64,
+    /// What is between them.
+    gaps: Gaps,
 }
 
 impl RegionMap {
@@ -26,6 +31,11 @@ impl RegionMap {
     /// Bytes of data ([`Region::is_data`]), which `RLIMIT_DATA` limits.
     pub(super) const fn data(&self) -> u64 {
         self.data
+    }
+
+    /// Bytes that may be written.
+    pub(super) const fn writable(&self) -> u64 {
+        self.writable
     }
 
     pub(super) fn count(&self) -> usize {
@@ -109,11 +119,16 @@ impl RegionMap {
         self.put(region);
     }
 
-    const fn uncount(&mut self, region: &Region) {
+    /// A region has been taken out.
+    fn uncount(&mut self, region: &Region) {
         self.total -= region.length();
+        if region.protection.write {
+            self.writable -= region.length();
+        }
         if region.is_data() {
             self.data -= region.length();
         }
+        self.gaps.free(region.start, region.end);
     }
 
     fn put(&mut self, region: Region) {
@@ -121,22 +136,16 @@ impl RegionMap {
         if region.is_data() {
             self.data += region.length();
         }
+        if region.protection.write {
+            self.writable += region.length();
+        }
+        self.gaps.fill(region.start, region.end);
         self.regions.insert(region.start, region);
     }
 
     /// The highest free range of `length` bytes below `top` and not below `bottom`.
     pub(super) fn find_free_below(&self, top: u64, bottom: u64, length: u64) -> Option<u64> {
-        let mut ceiling = top;
-        for region in self.regions.range(..top).rev().map(|(_, region)| region) {
-            if region.end < ceiling && ceiling - region.end >= length {
-                break;
-            }
-            ceiling = ceiling.min(region.start);
-            if ceiling < bottom {
-                return None;
-            }
-        }
-        let start = ceiling.checked_sub(length)?;
+        let start = self.gaps.highest(top, length)?.checked_sub(length)?;
         (start >= bottom).then_some(start & !(PAGE_SIZE - 1))
     }
 }
@@ -192,5 +201,54 @@ mod tests {
         assert_eq!(map.find_free_below(0x9000, 0x1000, 0x1000), Some(0x7000));
         assert_eq!(map.find_free_below(0x9000, 0x1000, 0x2000), Some(0x3000));
         assert_eq!(map.find_free_below(0x9000, 0x4000, 0x2000), None);
+    }
+
+    /// As [`RegionMap::find_free_below`] is meant, over all regions.
+    fn find_free_naively(map: &RegionMap, top: u64, bottom: u64, length: u64) -> Option<u64> {
+        let mut ceiling = top;
+        for region in map.regions.range(..top).rev().map(|(_, region)| region) {
+            if region.end < ceiling && ceiling - region.end >= length {
+                break;
+            }
+            ceiling = ceiling.min(region.start);
+        }
+        ceiling.checked_sub(length).filter(|start| *start >= bottom)
+    }
+
+    #[test]
+    fn room_and_sums_are_those_of_a_walk_over_all_regions() {
+        let mut map = RegionMap::default();
+        let mut seed: u64 = 1;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        let (mut most, mut found) = (0, 0);
+        for round in 0..20_000 {
+            let start = (1 + random(20_000)) * PAGE_SIZE;
+            let end = start + (1 + random(6)) * PAGE_SIZE;
+            drop(map.remove(start, end));
+            // Many regions first, few later.
+            if random(8) < if round < 12_000 { 6 } else { 2 } {
+                map.insert(region(start, end, random(2) == 0));
+            }
+            most = most.max(map.count());
+            let (top, bottom) = ((1 + random(22_000)) * PAGE_SIZE, random(4_000) * PAGE_SIZE);
+            let length = (1 + random(12)) * PAGE_SIZE;
+            let room = map.find_free_below(top, bottom, length);
+            assert_eq!(room, find_free_naively(&map, top, bottom, length), "below {top:#x}, {length:#x}");
+            found += usize::from(room.is_some());
+            if round % 64 == 0 {
+                let sum = |counts: fn(&Region) -> bool| {
+                    map.iter().filter(|region| counts(region)).map(Region::length).sum::<u64>()
+                };
+                assert_eq!(map.writable(), sum(|region| region.protection.write));
+                assert_eq!((map.total(), map.data()), (sum(|_| true), sum(Region::is_data)));
+            }
+        }
+        // More than a few blocks of gaps, and both answers.
+        assert!(most > 2_000 && (1_000..20_000).contains(&found), "{most} regions, {found} found");
+        drop(map.remove(0, u64::MAX >> 1));
+        assert_eq!(map.find_free_below(0x9000, 0, 0x9000), Some(0));
     }
 }

@@ -1,7 +1,7 @@
 //! Address spaces: what is mapped where. The sentry decides, the host executes.
 //!
 //! * [`MemoryManager`] (`manager.rs`): one address space, shared by the tasks that live in it.
-//! * [`Region`] (`region.rs`), kept in order by `map.rs`.
+//! * [`Region`] (`region.rs`), kept in order by `map.rs`; `gaps.rs` knows what is free between them.
 //! * `change.rs`: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`, `madvise` as methods of a task.
 //! * `residency.rs`: `mlock`, `mincore`.
 //! * `stack.rs`: the main stack when its limit changes.
@@ -11,6 +11,7 @@
 //! platform, then entered into the map. If the host refuses, the map stays as it was.
 
 mod change;
+mod gaps;
 mod host_file;
 mod manager;
 mod map;
