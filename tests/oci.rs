@@ -5,6 +5,7 @@
 
 use harness::bundle::Bundle;
 use harness::command::{self, Finished};
+use harness::container::Container;
 use harness::report::Report;
 use harness::sandbox::Runtime;
 use serde_json::{Value, json};
@@ -165,6 +166,9 @@ fn root_and_mount_cases(report: &Report, runtime: &Runtime) {
         let back = std::fs::read_to_string(outside.path().join("out")).map_err(|e| e.to_string())?;
         if back == "back\n" { Ok(()) } else { Err(format!("outside, the file says {back:?}")) }
     });
+    report.case("changes_by_the_host_are_seen_in_a_bind_mount_that_is_used_a_lot", || {
+        changes_are_seen(runtime)
+    });
     report.case("tmpfs_with_size_and_mode", || {
         let bundle = script("stat -c %a /data; dd if=/dev/zero of=/data/f bs=1k count=2000 2>/dev/null || echo full; grep -c ' /data tmpfs' /proc/mounts")?
             .push("/mounts", mount("/data", "tmpfs", "tmpfs", &["size=1m", "mode=1770", "nosuid"]));
@@ -188,6 +192,49 @@ fn root_and_mount_cases(report: &Report, runtime: &Runtime) {
         let bundle = bundle.set("/linux/maskedPaths", json!(["/masked", "/data", "/not/there"]));
         expect(runtime, bundle.set("/linux/readonlyPaths", json!(["/ro", "/not/there"])), "0\n0\nro\n", 0)
     });
+}
+
+/// A shell looks at a file again and again, and writes down what it sees; the host changes the file.
+fn changes_are_seen(runtime: &Runtime) -> Outcome {
+    let text = |e: std::io::Error| e.to_string();
+    let outside = tempfile::tempdir().map_err(text)?;
+    let at = |name: &str| outside.path().join(name);
+    std::fs::create_dir(at("d")).map_err(text)?;
+    std::fs::write(at("d/f"), "first\n").map_err(text)?;
+    let script = "cd /data; while [ ! -e end ]; do
+        v=none; [ -e d/f ] && read v <d/f; [ -x d/f ] && v=$v+x; [ -e d/new ] && v=$v+new
+        [ \"$v\" = \"$last\" ] || { echo $v >>seen; last=$v; }
+        done";
+    let path = outside.path().to_string_lossy();
+    let bundle = Bundle::script(script)?.push("/mounts", mount("/data", "bind", &path, &["rbind", "rw"]));
+    let container = Container::started(runtime, bundle)?;
+    let sees = |want: &str| {
+        let last =
+            || std::fs::read_to_string(at("seen")).unwrap_or_default().lines().last().map(str::to_owned);
+        command::eventually(want, LIMIT, || last().as_deref() == Some(want))
+    };
+    sees("first")?;
+    let replace = |content: &str| {
+        std::fs::write(at("t"), content).and_then(|()| std::fs::rename(at("t"), at("d/f"))).map_err(text)
+    };
+    std::fs::write(at("d/f"), "written\n").map_err(text)?;
+    sees("written")?;
+    replace("replaced\n")?;
+    sees("replaced")?;
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(at("d/f"), executable).map_err(text)?;
+    sees("replaced+x")?;
+    std::fs::remove_file(at("d/f")).map_err(text)?;
+    sees("none")?;
+    std::fs::write(at("d/new"), "").map_err(text)?;
+    sees("none+new")?;
+    std::fs::rename(at("d"), at("old")).map_err(text)?;
+    sees("none")?;
+    std::fs::create_dir(at("d")).map_err(text)?;
+    replace("in another directory\n")?;
+    sees("in another directory")?;
+    std::fs::write(at("end"), "").map_err(text)?;
+    container.wait_for_status("stopped")
 }
 
 fn linux_cases(report: &Report, runtime: &Runtime) {

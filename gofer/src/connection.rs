@@ -17,6 +17,7 @@ use wire::{
 use crate::handles::{Budget, Handles, Node};
 use crate::lookup::{attributes, follow, link_target, reopen, walk};
 use crate::nearness::Nearness;
+use crate::watches::{self, Watches};
 use crate::{DeviceNodes, SetupError, attributes, change, create, directory, host_sockets, open, xattrs};
 
 /// A channel thread's stack. The deepest request keeps a batch of directory entries and two paths on it.
@@ -30,6 +31,9 @@ pub struct ServedTree {
     /// A detached mount, or the source itself where no mount could be made; `O_PATH` either way.
     pub root: OwnedFd,
     pub flags: TreeFlags,
+    /// Nobody else can mount anything in it.
+    pub is_isolated: bool,
+    pub watches: Watches,
 }
 
 /// What all channels share.
@@ -208,6 +212,9 @@ fn answer(server: &Arc<Server>, request: &Request<'_>) -> Result<Answer, Errno> 
         Request::Bind { dir, name, kind, mode } => {
             host_sockets::bind(server, &*get(dir)?, *name, *kind, mode)
         }
+        Request::Watch { dir } => watches::watch(server, &*get(dir)?),
+        Request::Unwatch { tree } => watches::unwatch(server, *tree).map(done),
+        Request::StatDescriptor { file } => watches::stat_descriptor(server, &*get(file)?),
         Request::NewChannel => new_channel(server),
         Request::Clunk => Ok(done(())),
     }

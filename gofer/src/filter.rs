@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 pub use allowlist::{Row, install};
 use allowlist::{bits, equal, masked, rare, row, rust_program};
 
-use crate::DeviceNodes;
+use crate::{DeviceNodes, watches};
 
 /// What the conditions depend on.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,8 @@ pub struct Facts {
 
 /// A creation that can open nothing that exists.
 const CREATION: u64 = bits(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
+/// `FS_IOC_GETFLAGS` of linux/fs.h.
+const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
 const CLOEXEC: i32 = libc::SOCK_CLOEXEC;
 
 /// Everything that is allowed.
@@ -55,6 +57,20 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
             "a listing that goes on elsewhere",
             "only when two readers share a directory",
         ),
+        // Telling of changes.
+        row(
+            libc::SYS_inotify_init1,
+            &[equal(0, bits(libc::IN_CLOEXEC | libc::IN_NONBLOCK))],
+            "a tree's queue of events",
+        ),
+        row(
+            libc::SYS_inotify_add_watch,
+            &[equal(2, u64::from(watches::EVENTS.bits()))],
+            "a held directory, through /proc/self/fd",
+        ),
+        row(libc::SYS_inotify_rm_watch, &[], "watches that are not wanted any more"),
+        row(libc::SYS_ioctl, &[equal(1, FS_IOC_GETFLAGS)], "whether a directory folds names"),
+        row(libc::SYS_fcntl, &[equal(1, bits(libc::F_DUPFD_CLOEXEC))], "the queue, to be sent"),
         // Making, moving and removing files.
         row(libc::SYS_openat, &[masked(2, CREATION, CREATION)], "a new regular file"),
         row(libc::SYS_mkdirat, &[], "mkdir"),

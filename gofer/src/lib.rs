@@ -6,9 +6,10 @@
 //!
 //! Inside: `connection` (channels and dispatch), `handles` (what the sentry holds), `lookup` (the only way from one
 //! file to another), `open`, `create`, `change`, `attributes`, `xattrs`, `directory`, `host_sockets` (what requests
-//! do), `nearness` (where threads run), `host` (the two calls no safe wrapper exists for).
+//! do), `watches` (telling what others change), `nearness` (where threads run), `host` (the two calls no safe wrapper exists for).
 //!
-//! Invariants: the sentry is hostile. It never receives a descriptor of a directory or of a device; no path it sends
+//! Invariants: the sentry is hostile. It never receives a descriptor of a directory or of a device (a queue of
+//! events is neither); no path it sends
 //! is resolved, only single names beneath a directory it holds; no symbolic link is ever followed for it; what it
 //! can make the gofer hold is bounded.
 #![deny(unsafe_code)]
@@ -33,6 +34,7 @@ mod lookup;
 mod nearness;
 mod open;
 pub mod setup;
+pub mod watches;
 mod xattrs;
 
 use std::os::fd::OwnedFd;

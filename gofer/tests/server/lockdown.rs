@@ -305,6 +305,9 @@ fn everything(client: &Client) -> Result<(), abi::errno::Errno> {
         SetAttr { size: Some(1), uid: Some(2), mode: Some(0o600), mtime: times, ..SetAttr::default() },
     )?;
     client.stat_fs(&file)?;
+    client.stat_descriptor(&file)?;
+    client.watch(&root)?;
+    client.unwatch(0)?;
     client.set_xattr(&file, attribute, b"value", XattrFlags::empty())?;
     client.get_xattr(&file, attribute)?;
     client.list_xattr(&file)?;

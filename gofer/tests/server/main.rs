@@ -11,6 +11,7 @@ mod hostile;
 mod lockdown;
 mod operations;
 mod trees;
+mod watches;
 
 use std::panic::catch_unwind;
 
@@ -33,6 +34,7 @@ fn main() {
         operations::TESTS,
         directories::TESTS,
         follow::TESTS,
+        watches::TESTS,
         trees::TESTS,
         concurrency::TESTS,
         hostile::TESTS,

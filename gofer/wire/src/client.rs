@@ -373,7 +373,7 @@ impl Client {
         Ok(())
     }
 
-    fn id(&self, handle: &Handle) -> Result<HandleId, Errno> {
+    pub(crate) fn id(&self, handle: &Handle) -> Result<HandleId, Errno> {
         if Arc::ptr_eq(&self.shared, &handle.shared) { Ok(handle.id) } else { Err(errno::EXDEV) }
     }
 
@@ -381,7 +381,7 @@ impl Client {
         Node { handle: Handle { id, shared: Arc::clone(&self.shared) }, attr }
     }
 
-    fn done(&self, request: &Request<'_>) -> Result<(), Errno> {
+    pub(crate) fn done(&self, request: &Request<'_>) -> Result<(), Errno> {
         match self.call(request)? {
             (Reply::Done, _) => Ok(()),
             _ => Err(MISMATCH),
@@ -418,14 +418,14 @@ impl Client {
         }
     }
 
-    fn descriptor(&self, request: &Request<'_>) -> Result<OwnedFd, Errno> {
+    pub(crate) fn descriptor(&self, request: &Request<'_>) -> Result<OwnedFd, Errno> {
         match self.call(request)? {
             (Reply::Done, Some(descriptor)) => Ok(descriptor),
             _ => Err(MISMATCH),
         }
     }
 
-    fn call(&self, request: &Request<'_>) -> Result<(Reply, Option<OwnedFd>), Errno> {
+    pub(crate) fn call(&self, request: &Request<'_>) -> Result<(Reply, Option<OwnedFd>), Errno> {
         let mut channel = self.shared.take()?;
         let answer = self.shared.exchange(&mut channel, request);
         match answer {

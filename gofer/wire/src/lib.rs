@@ -17,6 +17,7 @@ mod name;
 mod reply;
 mod request;
 mod terms;
+mod watching;
 
 pub use attr::{Attr, DeviceNumber, FileSystemStat, FileType, SetAttr, SetTime, Timestamp};
 pub use channel::{BrokenChannel, Incoming, receive_request, send, socket_pair};
@@ -28,6 +29,7 @@ pub use request::{HandleId, Request, append_clunks, processor_of};
 pub use terms::{
     Access, CreateMode, OpenFlags, ReadDirFlags, RenameFlags, SocketType, SpecialFile, XattrFlags,
 };
+pub use watching::Watching;
 
 /// The longest message, either way.
 pub const MAX_MESSAGE: usize = 64 * 1024;

@@ -107,6 +107,12 @@ pub enum Reply {
         open: OpenOutcome,
     },
     Attr(Attr),
+    /// A directory is watched: the number its events carry, and its attributes since. The queue of events travels
+    /// with the reply.
+    Watched {
+        number: u32,
+        attr: Attr,
+    },
     FileSystem(FileSystemStat),
     /// A link's target, an attribute's value, or names each ended by NUL.
     Bytes(Vec<u8>),
@@ -163,6 +169,11 @@ impl Reply {
             }
             Self::Attr(attr) => {
                 out.u8(3);
+                attr.encode(out);
+            }
+            Self::Watched { number, attr } => {
+                out.u8(9);
+                out.u32(*number);
                 attr.encode(out);
             }
             Self::FileSystem(stat) => {
@@ -227,6 +238,7 @@ impl Reply {
                 stop: WalkStop::decode(input)?,
                 open: OpenOutcome::decode(input)?,
             },
+            9 => Self::Watched { number: input.u32()?, attr: Attr::decode(input)? },
             _ => return Err(DecodeError::UnknownTag),
         })
     }

@@ -129,6 +129,18 @@ pub enum Request<'a> {
         kind: SocketType,
         mode: CreateMode,
     },
+    /// Changes of a directory's names are to be told from now on.
+    Watch {
+        dir: HandleId,
+    },
+    /// Nothing of a tree is to be told any more.
+    Unwatch {
+        tree: u32,
+    },
+    /// A descriptor of a regular file that tells its attributes and serves nothing else (`O_PATH`).
+    StatDescriptor {
+        file: HandleId,
+    },
     NewChannel,
     /// Only the clunks that ride along.
     Clunk,
@@ -143,7 +155,8 @@ impl<'a> Request<'a> {
         out.u16(0);
         out.u16(NO_PROCESSOR);
         match self {
-            Self::Attach { tree } => out.u32(*tree),
+            Self::Attach { tree } | Self::Unwatch { tree } => out.u32(*tree),
+            Self::Watch { dir } => dir.encode(out),
             Self::Walk { from, names, open } => {
                 from.encode(out);
                 out.u8(u8::try_from(names.len()).unwrap_or(u8::MAX));
@@ -202,6 +215,7 @@ impl<'a> Request<'a> {
             Self::ReadLink { file }
             | Self::StatFs { file }
             | Self::GetAttr { file }
+            | Self::StatDescriptor { file }
             | Self::ListXattr { file } => {
                 file.encode(out);
             }
@@ -337,6 +351,9 @@ impl<'a> Request<'a> {
                 names: decode_known_names(input)?,
                 open: input.option(open)?,
             },
+            26 => Self::Watch { dir: HandleId::decode(input)? },
+            27 => Self::Unwatch { tree: input.u32()? },
+            28 => Self::StatDescriptor { file: HandleId::decode(input)? },
             _ => return Err(DecodeError::UnknownTag),
         })
     }
@@ -368,6 +385,9 @@ impl<'a> Request<'a> {
             Self::NewChannel => 23,
             Self::Clunk => 24,
             Self::Follow { .. } => 25,
+            Self::Watch { .. } => 26,
+            Self::Unwatch { .. } => 27,
+            Self::StatDescriptor { .. } => 28,
         }
     }
 }

@@ -155,6 +155,9 @@ fn requests(pieces: &Pieces) -> Vec<Request<'_>> {
         Request::Bind { dir, name, kind, mode },
         Request::NewChannel,
         Request::Clunk,
+        Request::Watch { dir },
+        Request::Unwatch { tree: mode.gid },
+        Request::StatDescriptor { file },
         Request::Follow {
             from: file,
             names: names.into_iter().zip([None, Some(dir)].into_iter().cycle()).collect(),
@@ -201,6 +204,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         (attr(), prop::collection::vec(follow_step(), 0..=16), stop())
             .prop_map(|(from, steps, stop)| Reply::Followed { from, steps, stop, open: OpenOutcome::Opened }),
         attr().prop_map(Reply::Attr),
+        (any::<u32>(), attr()).prop_map(|(number, attr)| Reply::Watched { number, attr }),
         any::<[u64; 9]>().prop_map(|[kind, block_size, blocks, blocks_free, a, files, files_free, n, f]| {
             Reply::FileSystem(FileSystemStat {
                 kind,

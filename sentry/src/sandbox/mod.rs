@@ -104,7 +104,7 @@ impl Sandbox {
         mounts::register(&kernel, spec, ends.machine);
         run_threads(&kernel)?;
         lockdown::allow_only(&*kernel.platform)?;
-        let (namespace, plan) = mounts::root(spec, ends.gofer)?;
+        let (namespace, plan) = mounts::root(spec, ends.gofer, &kernel.timers)?;
         let sandbox =
             Arc::new(Self { kernel, namespace, waiting: Mutex::new(None), started: Mutex::default() });
         let task = sandbox.make_process(&spec.container.process, ends.files, Some(plan))?;

@@ -24,6 +24,7 @@ use crate::spec::{
     AccessTimes, ContainerSpec, DeviceKind, DeviceNode, MountKind, MountSpec, SandboxSpec, TmpfsOptions,
 };
 use crate::task::Task;
+use crate::time::Timers;
 use crate::vfs::{
     DeviceNumber, FileKind, FileSystem, Last, Location, MountFlags, MountNamespace, NewKind, Recursive,
     WalkFlags,
@@ -54,23 +55,30 @@ pub(super) fn register(kernel: &Arc<Kernel>, spec: &SandboxSpec, machine: HostMa
 }
 
 /// Connects to the gofer and makes the namespace with the container's root.
-pub(super) fn root(spec: &SandboxSpec, gofer: OwnedFd) -> Result<(Arc<MountNamespace>, Plan), StartError> {
+pub(super) fn root(
+    spec: &SandboxSpec,
+    gofer: OwnedFd,
+    timers: &Arc<Timers>,
+) -> Result<(Arc<MountNamespace>, Plan), StartError> {
     let client = Client::new(gofer);
     let memory_limit = spec.limits.memory_bytes;
     let root = &spec.container.root;
     let failed = |errno| StartError::Failed("root file system", errno);
-    let file_system = tree(&client, root.gofer_tree, root.overlay, memory_limit).map_err(failed)?;
+    let file_system = tree(&client, timers, root.gofer_tree, root.overlay, memory_limit).map_err(failed)?;
     let namespace = MountNamespace::new(file_system, MountFlags::RELATIME);
     Ok((namespace, Plan { client, container: spec.container.clone(), memory_limit }))
 }
 
 fn tree(
     client: &Client,
+    timers: &Arc<Timers>,
     tree: u32,
     overlay: bool,
     memory_limit: Option<u64>,
 ) -> SysResult<Arc<dyn FileSystem>> {
-    let lower: Arc<dyn FileSystem> = GoferFs::attach(client, tree)?;
+    let lower = GoferFs::attach(client, tree)?;
+    lower.watch_changes(timers);
+    let lower: Arc<dyn FileSystem> = lower;
     Ok(if overlay { Overlay::new(&lower, None, memory_limit)? } else { lower })
 }
 
@@ -100,7 +108,7 @@ impl Plan {
         let path = spec.destination.as_bytes();
         let (file_system, is_file): (Arc<dyn FileSystem>, bool) = match &spec.fs {
             MountKind::Gofer { tree: index, is_file, overlay } => {
-                (tree(&self.client, *index, *overlay, self.memory_limit)?, *is_file)
+                (tree(&self.client, &task.kernel.timers, *index, *overlay, self.memory_limit)?, *is_file)
             }
             MountKind::Tmpfs(options) => (Tmpfs::new(options, self.memory_limit), false),
             MountKind::Dev(options) => {

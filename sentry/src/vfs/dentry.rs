@@ -225,7 +225,6 @@ impl Dentry {
         inode: Arc<dyn Inode>,
         generation: Option<u64>,
     ) -> Option<Arc<Self>> {
-        let fresh = Self::new(Some(Arc::clone(self)), name, inode);
         let living = {
             let mut children = self.children.lock();
             match generation {
@@ -239,10 +238,11 @@ impl Dentry {
             }
         };
         if let Some(child) = living
-            && child.stands_for(&fresh.inode)
+            && child.stands_for(&inode)
         {
             return Some(child);
         }
+        let fresh = Self::new(Some(Arc::clone(self)), name, inode);
         let mut children = self.children.lock();
         if generation.is_some_and(|generation| generation != children.generation) {
             return None;

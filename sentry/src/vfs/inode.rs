@@ -315,6 +315,14 @@ pub trait Inode: Send + Sync + Any {
     /// The gofer's.
     fn attributes(&self) -> SysResult<Attributes>;
 
+    /// Its attributes, of which only kind, permissions and owner need be true.
+    ///
+    /// # Errors
+    /// As [`attributes`](Self::attributes).
+    fn access_attributes(&self) -> SysResult<Attributes> {
+        self.attributes()
+    }
+
     /// Changes attributes. Permission has been checked.
     ///
     /// # Errors

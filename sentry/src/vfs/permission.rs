@@ -68,7 +68,7 @@ pub fn check_search(credentials: &Credentials, directory: &dyn Inode) -> SysResu
     if has(credentials, CAP_DAC_OVERRIDE) || has(credentials, CAP_DAC_READ_SEARCH) {
         return Ok(());
     }
-    check_access(credentials, &directory.attributes()?, Access::EXECUTE)
+    check_access(credentials, &directory.access_attributes()?, Access::EXECUTE)
 }
 
 /// Whether names may be made in a directory.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use gofer::{Confinement, DeviceNodes, GoferConfig, Tree, TreeFlags};
 use sentry::fs::gofer::{GoferFs, GoferInode};
+use sentry::time::Timers;
 use sentry::vfs::{FileDescription, FileSystem, Inode, NamesFor, NewKind, NewNode, OpenRequest};
 use tempfile::TempDir;
 use wire::Client;
@@ -32,6 +33,7 @@ pub fn serve_if_asked() {
 /// A tree, its gofer, and the file system over it.
 pub struct Served {
     pub directory: TempDir,
+    pub timers: Arc<Timers>,
     pub file_system: Arc<GoferFs>,
     pub root: Arc<dyn Inode>,
     gofer: Child,
@@ -55,8 +57,10 @@ impl Served {
             .spawn()
             .expect("a gofer");
         let file_system = GoferFs::attach(&Client::new(ours), 0).expect("the tree");
+        let timers = Timers::new().expect("timers");
+        file_system.watch_changes(&timers);
         let root = file_system.root();
-        Self { directory, file_system, root, gofer }
+        Self { directory, timers, file_system, root, gofer }
     }
 
     /// A host path in the tree.

@@ -6,6 +6,7 @@ mod exclusive;
 mod gofer_process;
 mod overlay;
 mod shared;
+mod watched;
 
 use std::panic::catch_unwind;
 
@@ -25,7 +26,9 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let (mut run, mut failed) = (0, Vec::new());
-    for (name, test) in [exclusive::TESTS, shared::TESTS, overlay::TESTS].into_iter().flatten() {
+    for (name, test) in
+        [exclusive::TESTS, shared::TESTS, watched::TESTS, overlay::TESTS].into_iter().flatten()
+    {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
             continue;
         }

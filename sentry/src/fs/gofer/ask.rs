@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use abi::errno::{EIO, ESTALE, Errno, SysResult};
+use abi::errno::{EIO, ENOENT, ESTALE, Errno, SysResult};
 use wire::{Access, Followed, MAX_WALK, Name, OpenFlags, Opened, Reached, WalkStop};
 
 use super::attributes::{self, HostKey};
@@ -53,6 +53,9 @@ impl GoferInode {
                 }
                 continue;
             }
+            if let Some(known) = self.known_child(name, ahead) {
+                return known;
+            }
             if let Some(answer) = self.tree.take_foreseen(self.key(), name) {
                 return answer;
             }
@@ -64,16 +67,32 @@ impl GoferInode {
         }
     }
 
+    /// In a shared tree that is watched: what the name stands for. If it is to be opened now and is not open, the gofer has to
+    /// be asked anyway, and looks on the way.
+    fn known_child(&self, name: &[u8], ahead: &Ahead<'_>) -> Option<SysResult<Arc<Self>>> {
+        let known = self.tree.watch.known(&self.tree, &self.mark, name)?;
+        if let (Ok(inode), Some(request)) = (&known, ahead.opening(1))
+            && inode.kind() == FileKind::Regular
+            && !Use::of(request).is_some_and(|purpose| inode.is_open(purpose))
+        {
+            return None;
+        }
+        Some(known)
+    }
+
     fn ask(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<Self>> {
         let changes = self.tree.count_of_changes();
+        let token = self.tree.watch.token();
         let question = self.question(name, ahead);
         // The beliefs are held until the answer has come: their handles must live as long.
         let beliefs = self.beliefs(&question.names);
         let followed = self.put(&question, &beliefs)?;
-        let mut answer = Answer { tree: &self.tree, changes, moment: Moment::now(), foreseen: Vec::new() };
+        let mut answer =
+            Answer { tree: &self.tree, changes, token, moment: Moment::now(), foreseen: Vec::new() };
         let first = answer.read(self, question, beliefs, followed);
         let unwanted = std::mem::replace(&mut *self.tree.foreseen.lock(), answer.foreseen);
         drop(unwanted);
+        self.tree.consider_watching(self);
         first
     }
 
@@ -134,6 +153,8 @@ impl GoferInode {
 struct Answer<'a> {
     tree: &'a Arc<Tree>,
     changes: u64,
+    /// The watches' count of events then.
+    token: u64,
     moment: Moment,
     foreseen: Vec<Foreseen>,
 }
@@ -151,6 +172,7 @@ impl Answer<'_> {
         // In an exclusive tree the attributes are known, and may have changed since the answer was given.
         if !self.tree.is_exclusive() {
             question.base.note_attr(&from);
+            self.learn_access(&question.base);
         }
         let mut steps = steps.into_iter();
         for (inode, _) in &question.detour {
@@ -175,7 +197,9 @@ impl Answer<'_> {
             let counted = parent.count_of_changes();
             if self.tree.count_of_changes() == self.changes {
                 parent.set_child(name, Some(&inode), Some(counted));
+                self.tree.watch.learn(&parent.mark, name, Some(&inode), self.token);
             }
+            self.learn_access(&inode);
             self.tree.keep_directory(&inode);
             if reached == 0 {
                 result = Ok(Arc::clone(&inode));
@@ -187,10 +211,14 @@ impl Answer<'_> {
         }
         let last = found.as_deref().unwrap_or(directory);
         match stop {
-            WalkStop::Failed(error) if reached == 0 => result = Err(error),
             WalkStop::Failed(error) => {
-                if let Some(name) = question.names.get(reached) {
-                    self.foresee(last, name, Err(error));
+                let name = question.names.get(reached).copied().unwrap_or_default();
+                if error == ENOENT && self.tree.count_of_changes() == self.changes {
+                    self.tree.watch.learn(&last.mark, name, None, self.token);
+                }
+                match reached {
+                    0 => result = Err(error),
+                    _ => self.foresee(last, name, Err(error)),
                 }
             }
             WalkStop::Symlink(target) if reached > 0 => last.note_target(target),
@@ -198,6 +226,13 @@ impl Answer<'_> {
             _ => {}
         }
         result
+    }
+
+    /// What permits walking through a directory.
+    fn learn_access(&self, inode: &GoferInode) {
+        if inode.kind() == FileKind::Directory {
+            self.tree.watch.learn_access(&inode.mark, inode.last_attributes(), self.token);
+        }
     }
 
     fn foresee(&mut self, directory: &GoferInode, name: &[u8], answer: Result<Arc<GoferInode>, Errno>) {
@@ -250,6 +285,8 @@ impl Use {
             Self::Read => (Access::Read, OpenFlags::empty()),
             Self::Write => (Access::ReadWrite, OpenFlags::empty()),
             Self::Append => (Access::ReadWrite, OpenFlags::APPEND),
+            // Not opened for this by name, see `GoferInode::attributes`.
+            Self::Status => (Access::Read, OpenFlags::empty()),
         }
     }
 }

@@ -13,6 +13,7 @@ use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, XattrFlags, X
 use super::attributes::{self, HostKey};
 use super::directory::Directory;
 use super::file::RegularFile;
+use super::watch::Mark;
 use super::{PRIMED_MAX, Tree};
 use crate::memory::HostFile;
 use crate::task::Task;
@@ -30,6 +31,8 @@ pub enum Use {
     Write,
     /// `O_RDWR | O_APPEND`
     Append,
+    /// `O_PATH`: for `fstat` alone.
+    Status,
 }
 
 /// An inode of a gofer's tree.
@@ -37,7 +40,9 @@ pub struct GoferInode {
     pub(super) tree: Arc<Tree>,
     me: Weak<Self>,
     key: HostKey,
-    kind: FileKind,
+    pub(super) kind: FileKind,
+    /// Of a directory in a shared tree.
+    pub(super) mark: Mark,
     handle: OnceLock<Handle>,
     /// How to get the handle, if there is none: an entry that a listing brought.
     origin: Mutex<Origin>,
@@ -91,7 +96,9 @@ struct State {
     stale: bool,
     /// When they were learnt.
     learnt: Moment,
-    descriptors: [Weak<HostFile>; 3],
+    descriptors: [Weak<HostFile>; 4],
+    /// The gofer was asked for the attributes.
+    was_asked: bool,
     /// From creation or lookup, for the open that follows.
     created: Option<Arc<HostFile>>,
     /// The lookup opened the inode, and nobody has used that yet.
@@ -105,6 +112,7 @@ impl GoferInode {
             stale: false,
             learnt: Moment::default(),
             descriptors: Default::default(),
+            was_asked: false,
             created: None,
             guessed: false,
         };
@@ -113,6 +121,7 @@ impl GoferInode {
             me: me.clone(),
             key,
             kind: attributes.kind,
+            mark: Mark::default(),
             handle: OnceLock::new(),
             origin: Mutex::new(Origin::Nowhere),
             state: Mutex::new(state),
@@ -188,7 +197,8 @@ impl GoferInode {
     }
 
     pub(super) fn note_target(&self, target: Vec<u8>) {
-        if self.tree.is_exclusive() {
+        // What a link says never changes; in a shared tree it is another file system's word where nothing is watched.
+        if self.tree.is_exclusive() || self.tree.watch.is_active() {
             let _ = self.target.set(target);
         } else {
             *self.target_then.lock() = Some((Moment::now(), target));
@@ -234,6 +244,19 @@ impl GoferInode {
         for file in files.iter().filter_map(Weak::upgrade) {
             self.tree.forget(&file);
         }
+    }
+
+    /// A name does not stand for the inode any more: descriptors kept for later are let go.
+    pub(super) fn forget_descriptors(&self) {
+        let files = self.state.lock().descriptors.clone();
+        for file in files.iter().filter_map(Weak::upgrade) {
+            self.tree.forget(&file);
+        }
+    }
+
+    /// The attributes as they were when last learnt.
+    pub(super) fn last_attributes(&self) -> Attributes {
+        self.state.lock().attributes
     }
 
     /// Where an inode without a handle is found.
@@ -372,13 +395,13 @@ impl GoferInode {
             *slot = Arc::downgrade(&file);
         }
         drop(state);
-        self.tree.keep(&file);
+        self.tree.keep(purpose, &file);
         file
     }
 
     /// The lookup that found the inode opened it, too.
     pub(super) fn note_opened(&self, purpose: Use, file: Arc<HostFile>) {
-        self.tree.keep(&file);
+        self.tree.keep(purpose, &file);
         if self.tree.is_exclusive() && purpose == Use::Read {
             let mut state = self.state.lock();
             if let Some(slot) = state.descriptors.first_mut() {
@@ -403,7 +426,7 @@ impl GoferInode {
         let at = |which: Use| state.descriptors.get(which as usize).and_then(Weak::upgrade);
         let file = match purpose {
             Use::Read => at(Use::Read).or_else(|| at(Use::Write)),
-            Use::Write | Use::Append => at(purpose),
+            Use::Write | Use::Append | Use::Status => at(purpose),
         };
         if file.is_some() && purpose != Use::Append {
             if std::mem::take(&mut state.guessed) {
@@ -414,6 +437,19 @@ impl GoferInode {
             drop(created);
         }
         file
+    }
+
+    /// A descriptor that tells the attributes, for a file of a watched tree that is asked for them again.
+    fn status_descriptor(&self) -> SysResult<Option<Arc<HostFile>>> {
+        let is_shared_file = self.kind == FileKind::Regular && !self.tree.is_exclusive();
+        if !is_shared_file || !std::mem::replace(&mut self.state.lock().was_asked, true) {
+            return Ok(None);
+        }
+        if !self.tree.watch.is_active() {
+            return Ok(None);
+        }
+        let descriptor = self.tree.client.stat_descriptor(self.handle()?)?;
+        Ok(Some(self.note_descriptor(Use::Status, descriptor)))
     }
 
     /// Opens the file; which task asks makes no difference.
@@ -467,13 +503,18 @@ impl Inode for GoferInode {
     fn attributes(&self) -> SysResult<Attributes> {
         let (file, is_written) = {
             let state = self.state.lock();
-            let writer = state.descriptors.get(1..).unwrap_or_default().iter().find_map(Weak::upgrade);
+            let writer = state.descriptors.get(1..3).unwrap_or_default().iter().find_map(Weak::upgrade);
             let is_known = state.learnt.lasts() || self.tree.is_exclusive() && writer.is_none();
             if is_known && !state.stale {
                 return Ok(state.attributes);
             }
             let is_written = writer.is_some();
-            (writer.or_else(|| state.descriptors.first().and_then(Weak::upgrade)), is_written)
+            let reader = || state.descriptors.iter().find_map(Weak::upgrade);
+            (writer.or_else(reader), is_written)
+        };
+        let file = match file {
+            None => self.status_descriptor()?,
+            some => some,
         };
         if let Some(file) = file {
             let status = file.status()?;
@@ -487,6 +528,10 @@ impl Inode for GoferInode {
         let attr = self.tree.client.get_attr(self.handle()?)?;
         self.note_attr(&attr);
         Ok(self.state.lock().attributes)
+    }
+
+    fn access_attributes(&self) -> SysResult<Attributes> {
+        self.known_access().map_or_else(|| self.attributes(), Ok)
     }
 
     fn set_attributes(&self, change: &SetAttributes) -> SysResult<()> {

@@ -3,15 +3,15 @@
 //! [`GoferFs`] is one tree of the gofer's list, mounted; [`Inode`](inode::GoferInode) one host inode of it, the same object for all its
 //! names while it lives (`inode.rs`; operations on names in `names.rs`); `file.rs` and `directory.rs` are open files.
 //!
-//! The gofer opens, the sentry reads, writes and maps: a regular file is a donated descriptor. At most three are in
-//! use for one inode (reading, writing, appending), shared by all who have it open.
+//! The gofer opens, the sentry reads, writes and maps: a regular file is a donated descriptor. At most four are in
+//! use for one inode (reading, writing, appending, `fstat` alone), shared by all who have it open.
 //!
 //! An *exclusive* tree is changed by nobody else: attributes, link targets, listings and the
 //! descriptors of files opened lately stay cached, and most calls ask the gofer nothing. In a shared tree everything is asked
-//! again in each system call, in one request for a whole path and the open at its end (`ask.rs`); a file with a live
-//! descriptor is asked directly (`fstat`).
+//! again in each system call, in one request for a whole path and the open at its end (`ask.rs`), unless the host would
+//! have told of a change (`watch.rs`); a file with a live descriptor is asked directly (`fstat`).
 //!
-//! Locks: all of a `Tree`'s and of an inode's are leaves; none is held across a call of the gofer, nor while an inode
+//! Locks: all of a `Tree`'s and of an inode's are leaves (but for the watches', under which timers are set); none is held across a call of the gofer, nor while an inode
 //! may be dropped.
 
 mod ask;
@@ -21,25 +21,34 @@ mod file;
 mod guess;
 mod inode;
 mod names;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::errno::SysResult;
+use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 use wire::{Attr, Client, TreeFlags};
 
 use crate::memory::HostFile;
+use crate::time::Timers;
 use crate::vfs::{DeviceNumber, FileSystem, FileSystemStatus, Inode, allocate_device};
 use ask::Foreseen;
 use attributes::HostKey;
 use guess::Guess;
 pub use inode::GoferInode;
+use inode::Use;
+use watch::Watch;
 
-/// Descriptors of an exclusive tree that stay open after their last close, so that opening the file again asks
-/// nobody.
-const RECENT_MAX: usize = 256;
+/// Descriptors of a tree that stay open after their last close, so that opening the file again asks nobody: of an
+/// exclusive tree, ...
+const RECENT_MAX: usize = 8192;
+/// ... of a shared one, ...
+const RECENT_SHARED_MAX: usize = 512;
+/// ... and never more than this part of what we may have open.
+const RECENT_PART: usize = 4;
 /// Attributes of files that are no objects now, for each tree: listings brought them, or the object was given up.
 const PRIMED_MAX: usize = 32 * 1024;
 /// Directories of a shared tree that stay held after their last use, for each tree.
@@ -56,14 +65,16 @@ pub struct GoferFs {
 /// What all inodes of a tree share.
 struct Tree {
     client: Client,
+    /// In the gofer's list.
+    index: u32,
     flags: TreeFlags,
     device: DeviceNumber,
     /// Living inodes, so that two names of one host inode are one object.
     inodes: Mutex<HashMap<HostKey, Weak<GoferInode>>>,
     /// Host devices met, the root's first: part of inode numbers.
     devices: Mutex<Vec<wire::DeviceNumber>>,
-    /// Descriptors kept open, the oldest first.
-    recent: Mutex<VecDeque<Arc<HostFile>>>,
+    /// Descriptors kept open.
+    recent: Mutex<Recent>,
     /// Whether lookups should open what they find.
     guess: Guess,
     /// Entries in all `primed` maps together.
@@ -74,7 +85,48 @@ struct Tree {
     foreseen: Mutex<Vec<Foreseen>>,
     /// Of a shared tree: directories met lately, the oldest first.
     directories: Mutex<VecDeque<Arc<GoferInode>>>,
+    /// Of a shared tree: what is known without asking.
+    watch: Watch,
     file_system: OnceLock<Weak<GoferFs>>,
+}
+
+/// Descriptors kept open. Whoever has to leave is chosen by chance: a program that goes through more files than fit, again and
+/// again, would never meet one if it were the oldest.
+struct Recent {
+    files: Vec<Arc<HostFile>>,
+    /// How many the process has room for.
+    room: usize,
+    chance: u32,
+}
+
+impl Recent {
+    fn new() -> Self {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        let room = usize::try_from(limit).unwrap_or(usize::MAX) / RECENT_PART;
+        Self { files: Vec::new(), room, chance: 1 }
+    }
+
+    /// Keeps a file among so many; returns the one that had to leave.
+    fn keep(&mut self, file: Arc<HostFile>, max: usize) -> Option<Arc<HostFile>> {
+        if self.files.len() < max.min(self.room) {
+            self.files.push(file);
+            return None;
+        }
+        // As good as any, and needs nobody (xorshift).
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 17;
+        self.chance ^= self.chance << 5;
+        let index = usize::try_from(self.chance).unwrap_or(0) % self.files.len().max(1);
+        match self.files.get_mut(index) {
+            Some(kept) => Some(std::mem::replace(kept, file)),
+            None => Some(file),
+        }
+    }
+
+    fn remove(&mut self, file: &Arc<HostFile>) -> Option<Arc<HostFile>> {
+        let index = self.files.iter().position(|kept| Arc::ptr_eq(kept, file))?;
+        Some(self.files.swap_remove(index))
+    }
 }
 
 impl GoferFs {
@@ -86,22 +138,31 @@ impl GoferFs {
         let attached = client.attach(tree)?;
         let tree = Arc::new(Tree {
             client: client.clone(),
+            index: tree,
             flags: attached.flags,
             device: allocate_device(),
             inodes: Mutex::default(),
             devices: Mutex::default(),
-            recent: Mutex::default(),
+            recent: Mutex::new(Recent::new()),
             guess: Guess::new(attached.flags.contains(TreeFlags::EXCLUSIVE)),
             primed: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
             foreseen: Mutex::default(),
             directories: Mutex::default(),
+            watch: Watch::default(),
             file_system: OnceLock::new(),
         });
         let root = tree.held(attached.root, None);
         let file_system = Arc::new(Self { tree, root });
         let _ = file_system.tree.file_system.set(Arc::downgrade(&file_system));
         Ok(file_system)
+    }
+
+    /// Allows a shared tree to be watched for changes, instead of being asked for everything in each call.
+    pub fn watch_changes(&self, timers: &Arc<Timers>) {
+        if !self.is_exclusive() {
+            self.tree.watch.allow(timers);
+        }
     }
 
     /// Whether nobody but this sandbox changes the tree.
@@ -116,6 +177,9 @@ impl Drop for GoferFs {
         let kept = std::mem::take(&mut *self.tree.directories.lock());
         let foreseen = std::mem::take(&mut *self.tree.foreseen.lock());
         drop((kept, foreseen));
+        if self.tree.watch.is_active() {
+            self.tree.release();
+        }
     }
 }
 
@@ -164,22 +228,23 @@ impl Tree {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Keeps a descriptor open for the next time.
-    fn keep(&self, file: &Arc<HostFile>) {
-        if !self.is_exclusive() {
+    /// Keeps a descriptor open for the next time. In a shared tree only while its removal would be heard of, and none that
+    /// writes: the host could not execute the file.
+    fn keep(&self, purpose: Use, file: &Arc<HostFile>) {
+        if !self.is_exclusive() && !(matches!(purpose, Use::Read | Use::Status) && self.watch.is_active()) {
             return;
         }
         let evicted = {
-            let mut recent = self.recent.lock();
-            recent.push_back(Arc::clone(file));
-            if recent.len() > RECENT_MAX { recent.pop_front() } else { None }
+            let max = if self.is_exclusive() { RECENT_MAX } else { RECENT_SHARED_MAX };
+            self.recent.lock().keep(Arc::clone(file), max)
         };
         drop(evicted);
     }
 
     /// Lets go of a removed file's descriptor, so that the host can free its space.
     fn forget(&self, file: &Arc<HostFile>) {
-        self.recent.lock().retain(|kept| !Arc::ptr_eq(kept, file));
+        let removed = self.recent.lock().remove(file);
+        drop(removed);
     }
 
     fn file_system(self: &Arc<Self>, asker: &GoferInode) -> Arc<dyn FileSystem> {

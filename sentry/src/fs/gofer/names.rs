@@ -118,6 +118,7 @@ impl GoferInode {
         self.count_change();
         self.unprime(name);
         self.set_child(name, child, None);
+        self.tree.watch.forget(&self.mark, name);
         self.note_changed();
     }
 
