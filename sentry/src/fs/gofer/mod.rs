@@ -231,7 +231,8 @@ impl Tree {
     /// Keeps a descriptor open for the next time. In a shared tree only while its removal would be heard of, and none that
     /// writes: the host could not execute the file.
     fn keep(&self, purpose: Use, file: &Arc<HostFile>) {
-        if !self.is_exclusive() && !(matches!(purpose, Use::Read | Use::Status) && self.watch.is_active()) {
+        let is_heard_of = || matches!(purpose, Use::Read | Use::Status) && self.watch.is_active();
+        if !self.is_exclusive() && !is_heard_of() {
             return;
         }
         let evicted = {
