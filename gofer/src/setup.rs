@@ -31,7 +31,6 @@ use crate::handles::{Budget, Handles, MAX_HELD, RESERVED};
 use crate::host::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, set_mount_attributes, share_one_arena,
 };
-use crate::watches::Watches;
 use crate::{DeviceNodes, GoferConfig, Tree};
 
 /// What to do where no mount can be made (no `CAP_SYS_ADMIN`, as without a user namespace).
@@ -159,7 +158,7 @@ fn clone_tree(tree: &Tree) -> Result<ServedTree, SetupError> {
     let read_only = if tree.flags.contains(TreeFlags::READ_ONLY) { MOUNT_ATTR_RDONLY } else { 0 };
     set_mount_attributes(root.as_fd(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | read_only)
         .map_err(failed("restrict the mounts of"))?;
-    Ok(ServedTree { root, flags: tree.flags, is_isolated: true, watches: Watches::default() })
+    Ok(ServedTree { root, flags: tree.flags, is_isolated: true, watches: Default::default() })
 }
 
 /// Replaces the root by an empty read-only tmpfs that holds nothing, not even a mount point.
@@ -190,7 +189,7 @@ fn open_sources(trees: &[Tree]) -> Result<Vec<ServedTree>, SetupError> {
             path: tree.source.clone(),
             error,
         })?;
-        Ok(ServedTree { root, flags: tree.flags, is_isolated: false, watches: Watches::default() })
+        Ok(ServedTree { root, flags: tree.flags, is_isolated: false, watches: Default::default() })
     };
     trees.iter().map(open_source).collect()
 }

@@ -161,7 +161,7 @@ impl GoferFs {
     /// Allows a shared tree to be watched for changes, instead of being asked for everything in each call.
     pub fn watch_changes(&self, timers: &Arc<Timers>) {
         if !self.is_exclusive() {
-            self.tree.watch.allow(timers);
+            self.tree.watch.enable(timers);
         }
     }
 

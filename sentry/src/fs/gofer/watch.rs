@@ -90,8 +90,8 @@ struct Watched {
 }
 
 impl Watch {
-    /// Allows watching: without timers nothing would be forgotten.
-    pub(super) fn allow(&self, timers: &Arc<Timers>) {
+    /// Makes watching possible: without timers nothing would be forgotten.
+    pub(super) fn enable(&self, timers: &Arc<Timers>) {
         self.state.lock().timers = Some(Arc::clone(timers));
     }
 
@@ -474,7 +474,7 @@ mod tests {
         for length in 0..=whole.len() {
             let mut state = state();
             state.take_events(&whole[..length], &mut Vec::new());
-            assert_eq!(state.changes, (length / 24) as u64);
+            assert_eq!(state.changes, u64::try_from(length / 24).unwrap());
         }
     }
 }
