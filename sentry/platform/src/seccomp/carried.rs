@@ -5,6 +5,9 @@
 //! as the call is being handled, reads of that input are served from the slot, and writes to that place are
 //! gathered there; the stub copies them when the call returns. The kernel knows nothing of it: it sees user memory.
 //!
+//! Input and output share one area, whose beginning lies in the slot's first page: the first output takes the place of the
+//! input, which is read from memory from then on.
+//!
 //! Key type: [`Carried`], one for each thread. Invariants: only the worker that handles the call is served, and only until it turns to
 //! the next trap; gathered output is one contiguous range, and whatever else touches memory while some is gathered has it
 //! written out first. What the slot says is as hostile as the memory it stands for: a thread can deceive itself.
@@ -47,7 +50,7 @@ struct Input {
 struct Output {
     address: u64,
     capacity: usize,
-    /// What has been gathered, as a range of the output area.
+    /// What has been gathered, as a range of the area.
     gathered: Range<usize>,
 }
 
@@ -138,14 +141,15 @@ impl Carried {
             && let Some(output) = &mut inner.output
             && let Some(range) = output.range(address, bytes.len())
         {
-            let area = slot.geometry().stack_end + AREA as usize;
-            slot.write(area + range.start, bytes);
+            slot.write(slot.geometry().stack_end + range.start, bytes);
             let gathered = &mut output.gathered;
             *gathered = if gathered.start == gathered.end {
                 range
             } else {
                 gathered.start.min(range.start)..gathered.end.max(range.end)
             };
+            // It lies where the input was.
+            inner.input = None;
             return Ok(true);
         }
         inner.take_gathered(slot).map_or(Ok(false), Err)
@@ -184,13 +188,13 @@ impl Inner {
         let output = self.output.as_mut().filter(|output| !output.gathered.is_empty())?;
         let range = std::mem::take(&mut output.gathered);
         let mut bytes = vec![0; range.len()];
-        slot.read(slot.geometry().stack_end + AREA as usize + range.start, &mut bytes);
+        slot.read(slot.geometry().stack_end + range.start, &mut bytes);
         Some((output.address + range.start as u64, bytes))
     }
 }
 
 impl Output {
-    /// The place of a write in the output area, if it may be gathered: it touches what is gathered already.
+    /// The place of a write in the area, if it may be gathered: it touches what is gathered already.
     fn range(&self, address: u64, length: usize) -> Option<Range<usize>> {
         let start = usize::try_from(address.checked_sub(self.address)?).ok()?;
         let end = start.checked_add(length).filter(|end| *end <= self.capacity)?;

@@ -80,7 +80,6 @@ const TASK_END: u64 = 0x7fff_ffff_f000;
 const CODE_BASE: u64 = 0x7fe0_0000_0000;
 const CODE_PLACES: u64 = 1 << 15;
 const SPACE_CHUNKS: u64 = 2048;
-const PAGE: u64 = 4096;
 /// Linux's default `vm.mmap_min_addr`; the seed has no capability to go below it.
 const MIN_ADDRESS: u64 = 0x10000;
 /// Slot offset of the word by which the child says that its old descriptors are closed.
@@ -213,10 +212,10 @@ fn parse_maps(text: &str) -> Vec<Mapping> {
 fn choose_geometry(maps: &[Mapping], special_size: u64) -> Result<Geometry, SetupError> {
     // SAFETY: getauxval has no preconditions.
     let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) }.max(2048);
-    // Some room beyond the kernel's minimum: alignment, and a frame begun below the top.
-    let stack_end = (SLOT_STACK as u64 + frame + 512).next_multiple_of(PAGE);
-    // Behind it, input and output that a call carries along; they cost nothing until touched.
-    let slot_size = (stack_end + 2 * stub::AREA).next_power_of_two();
+    // Some room beyond the kernel's minimum: a frame begun at the very top leaves the red zone above it (128 bytes).
+    let stack_end = (SLOT_STACK as u64 + frame + 192).next_multiple_of(64);
+    // Behind it, input and output that a call carries along; what lies in other pages costs nothing until touched.
+    let slot_size = (stack_end + stub::AREA).next_power_of_two();
     for _ in 0..100 {
         let mut random = [0u8; 8];
         // SAFETY: the buffer is writable and as long as said.

@@ -166,7 +166,7 @@ impl Core {
         if length > 0 {
             let mut bytes = vec![0; length];
             let offset = u64::from(slot.half(SLOT_OUT_OFFSET)).min(AREA) as usize;
-            slot.read(slot.geometry().stack_end + AREA as usize + offset, &mut bytes);
+            slot.read(slot.geometry().stack_end + offset, &mut bytes);
             Memory::write_out(thread, self.layout.max_address, slot.word(SLOT_OUT_ADDRESS), &bytes);
         }
         self.stand_behind(thread, registers);

@@ -5,7 +5,7 @@
 
 /// Calls the table knows: numbers below this.
 pub const CALLS: usize = 464;
-/// Bytes of the input area, and of the output area behind it.
+/// Bytes of the area for input and output.
 pub const AREA: u64 = 4096;
 
 /// Facts that the stub reports itself, by their place in the slot.

@@ -205,7 +205,7 @@ runsc_stub_ring_ip:
     rdgsbase rsi
     add rsi, qword ptr [rip + runsc_stub_data]
     mov edi, dword ptr gs:[{out_offset}]
-    lea rsi, [rsi + rdi + {area}]
+    add rsi, rdi
     mov rdi, qword ptr gs:[{out_address}]
 runsc_stub_copy_out:
     rep movsb

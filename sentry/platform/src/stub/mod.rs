@@ -71,7 +71,7 @@ pub const SLOT_IN_LENGTH: usize = 72;
 pub const SLOT_OUT_CAPACITY: usize = 76;
 /// Slot offset of the length of the output to be copied (32 bits).
 pub const SLOT_OUT_LENGTH: usize = 80;
-/// Slot offset of where in the output area it begins (32 bits).
+/// Slot offset of where in the area it begins (32 bits).
 pub const SLOT_OUT_OFFSET: usize = 84;
 /// Slot offset of the address where it goes.
 pub const SLOT_OUT_ADDRESS: usize = 88;
@@ -84,7 +84,7 @@ pub const SLOT_FAILURE: usize = 128;
 pub const SLOT_BOOT_COUNT: usize = 144;
 /// Slot offset of the commands.
 pub const SLOT_COMMANDS: usize = 256;
-/// Slot offset of the signal stack, which reaches to [`Labels::stack_end`].
+/// Slot offset of the signal stack, which reaches to [`Geometry::stack_end`].
 pub const SLOT_STACK: usize = 1280;
 
 /// Descriptor of the slots' memory in every stub.
@@ -222,7 +222,8 @@ pub struct Geometry {
     pub chunks: u64,
     /// Bytes of a slot, a power of two.
     pub slot_size: u64,
-    /// Slot offset of the end of the signal stack.
+    /// Slot offset of the end of the signal stack, where the area for input and output begins. Header, stack and small
+    /// input share the slot's first page if the machine's signal frames are not too large: most threads touch no other.
     pub stack_end: usize,
 }
 
