@@ -1,5 +1,7 @@
 //! The application-visible register state that kernel and platforms exchange.
 
+use crate::stub::Call;
+
 /// General registers of a thread, in the names of `struct user_regs_struct` (`sys/user.h`). FS and GS bases stay
 /// with the host thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +42,14 @@ pub struct SyscallRequest {
     pub architecture: Architecture,
     /// The instruction at this address traps so often that patching it would pay ([`crate::Context::poll_patch`]).
     pub hot: bool,
+}
+
+impl SyscallRequest {
+    /// Whether the call, if it has to wait, does nothing but return a value in the end. Only such a thread may be captured, or
+    /// sent to wait elsewhere, before it is known what its call leads to.
+    pub fn only_returns(&self) -> bool {
+        self.architecture == Architecture::X86_64 && Call::only_returns(self.number)
+    }
 }
 
 /// How the kernel was entered.

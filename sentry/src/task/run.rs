@@ -103,16 +103,25 @@ impl Task {
             outcome = match &trap {
                 Trap::Syscall(request) => {
                     let mut reply = self.system_call(request);
-                    let outcome = loop {
+                    let mut hot = request.hot;
+                    loop {
                         match Outcome::of(reply, request.number) {
-                            Ok(outcome) => break outcome,
-                            Err(waiting) => reply = waiting.await,
+                            Ok(outcome) => {
+                                if hot && matches!(outcome, Outcome::Return(_)) {
+                                    self.accelerate(request).await;
+                                }
+                                break outcome;
+                            }
+                            Err(waiting) => {
+                                if hot && request.only_returns() {
+                                    // Now, for those who come after: this one may wait for ever.
+                                    hot = false;
+                                    self.accelerate(request).await;
+                                }
+                                reply = waiting.await;
+                            }
                         }
-                    };
-                    if request.hot {
-                        self.accelerate(request, &outcome).await;
                     }
-                    outcome
                 }
                 Trap::Fault(fault) => {
                     self.take_fault(*fault);
@@ -278,9 +287,9 @@ impl Task {
         }
     }
 
-    /// Has the site of a call that traps often patched, unless the task is about to end or to be elsewhere.
-    async fn accelerate(&self, request: &SyscallRequest, outcome: &Outcome) {
-        if matches!(outcome, Outcome::Return(_)) && self.must_exit.lock().is_none() {
+    /// Has the site of a call that traps often patched, unless the task is about to end.
+    async fn accelerate(&self, request: &SyscallRequest) {
+        if self.must_exit.lock().is_none() {
             // If the thread is gone, the next trap says so.
             let _ = self.patch_site(request).await;
         }

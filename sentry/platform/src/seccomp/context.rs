@@ -11,6 +11,7 @@ use std::task::{Context as WakeContext, Poll, Waker, ready};
 use abi::errno::{self, Errno};
 
 use super::Core;
+use super::deep;
 use super::dispatch::After;
 use super::frame::Frame;
 use super::memory::{Memory, command_for, is_exit, is_native_allowed};
@@ -415,12 +416,15 @@ impl Context for SeccompContext {
         let mut state = thread.state.lock();
         state.trap = None;
         let after = match (how, &state.stand) {
-            (Resume::Return(value), Stand::Syscall { id, .. }) => {
-                let id = *id;
+            (Resume::Return(value), Stand::Syscall { id, request }) => {
+                let (id, request) = (*id, *request);
                 if std::mem::take(&mut state.interrupted) {
                     thread.process.signal(thread.tid);
                 }
                 thread.carried.finish(&thread.slot);
+                if self.rings(&state) {
+                    deep::return_even_the_mark(&thread, &request, value);
+                }
                 self.core.set_stand(&mut state, Stand::Running);
                 state.heat.resumed();
                 // Not under the lock: the host lets the thread run right here and now, and the spinner could not take its
@@ -432,6 +436,17 @@ impl Context for SeccompContext {
                     self.after(after);
                 }
                 return;
+            }
+            (Resume::Return(value), Stand::Asking { place: Place::Deep, .. }) => {
+                self.core.answer_deep(&thread, &mut state, value);
+                // Not under the lock either.
+                drop(state);
+                thread.slot.wake();
+                return;
+            }
+            (Resume::Return(value), Stand::Sinking { request, answer: None }) => {
+                state.stand = Stand::Sinking { request: *request, answer: Some(value) };
+                After::Nothing
             }
             (Resume::Return(value), Stand::Asking { place, .. }) => {
                 let place = *place;
@@ -515,6 +530,11 @@ impl Context for SeccompContext {
                 let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, number));
                 drop(state);
                 self.after(after);
+            }
+            Stand::Sinking { answer: None, .. } => {
+                set_waker(&mut state.waker, wake);
+                // The signal is on its way already.
+                self.core.set_stand(&mut state, Stand::Capturing(None));
             }
             Stand::Asking { request, place } => {
                 let (request, place) = (*request, *place);

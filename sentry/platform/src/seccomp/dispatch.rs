@@ -109,6 +109,10 @@ impl Core {
                 let command = *command;
                 self.while_substituting(thread, state, &call, &command)
             }
+            Stand::Sinking { .. } => match self.handler_frame(thread, &call) {
+                Some((frame, INTERRUPT_SIGNAL)) => self.sunk(thread, state, call.id, frame),
+                _ => self.condemn(thread, state),
+            },
             Stand::Capturing(request) => {
                 let request = *request;
                 match self.handler_frame(thread, &call) {
@@ -167,6 +171,7 @@ impl Core {
         if rings {
             thread.carried.begin(&thread.slot, &request);
         }
+        self.note_taken(thread);
         self.set_stand(state, Stand::Syscall { id: call.id, request });
         state.trap = Some(Trap::Syscall(request));
         After::Wake(state.waker.take())
@@ -230,7 +235,8 @@ impl Core {
         self.command(thread, state, id, frame, vec![EXIT], Purpose::Exit)
     }
 
-    fn captured(
+    /// A thread stands in its handler, with the application's registers.
+    pub fn captured(
         &self,
         thread: &Arc<Thread>,
         state: &mut State,

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as WakeContext, Poll, Waker};
 
 use abi::errno::{self, Errno};
@@ -28,6 +28,7 @@ use worker::Workers;
 mod carried;
 mod code;
 mod context;
+mod deep;
 mod dispatch;
 mod frame;
 mod memory;
@@ -90,6 +91,8 @@ pub(crate) struct Core {
     threads: Threads,
     workers: Workers,
     spinner: Spinner,
+    /// Calls that are held in notifications.
+    held: AtomicUsize,
     seed: Arc<Thread>,
     seed_line: Mutex<SeedLine>,
     seed_died: AtomicBool,
@@ -145,6 +148,7 @@ impl SeccompPlatform {
             threads,
             workers,
             spinner: Spinner::new(options.patch && options.spin),
+            held: AtomicUsize::new(0),
             seed: thread,
             seed_line: Mutex::default(),
             seed_died: AtomicBool::new(false),
@@ -182,7 +186,7 @@ impl Core {
                 self.set_stand(state, Stand::Capturing(Some(request)));
                 thread.process.signal(thread.tid);
                 match place {
-                    Place::Slot => dispatch::After::Nothing,
+                    Place::Slot | Place::Deep => dispatch::After::Nothing,
                     Place::Parked(id) => self.sent(thread, state, self.listener.answer(id, 0)),
                 }
             }
@@ -306,6 +310,7 @@ impl Platform for SeccompPlatform {
 
     fn wait(&self) -> Result<(), Errno> {
         let core = &self.core;
+        core.sink_unanswered();
         carried::next_turn();
         loop {
             if core.seed_died.load(Ordering::Acquire) {

@@ -5,7 +5,7 @@
 //!   WATCHED ── stub ──▶ REQUEST ── sentry ──▶ TAKEN ── sentry ──▶ WATCHED or IDLE: answered
 //!                          │ stub: nobody comes             │ sentry: takes longer      ╰─▶ PARK ── stub ──╮
 //!                          ╰──▶ IDLE, and it rings          ╰── stub: takes long ──▶ PARKING ◀─────────────╯
-//!   PARKING: the stub makes a call that is notified; the answer to that is the answer to the request
+//!   PARKING: the stub makes a call that is notified; the answer to that is the answer to the request, or DEEP (`deep.rs`)
 //! ```
 //!
 //! The word in the slot only tells the other side what to do: what is true stands in [`Stand`]. A thread whose
@@ -100,6 +100,9 @@ impl Core {
     pub fn while_asking(&self, thread: &Arc<Thread>, state: &mut State, call: &Notification) -> After {
         let is_park = self.is_park(call);
         match state.stand {
+            Stand::Asking { request, place: Place::Slot } if is_park && self.holds_many() => {
+                self.send_deep(thread, state, call.id, request)
+            }
             Stand::Asking { request, place: Place::Slot } if is_park => {
                 self.set_stand(state, Stand::Asking { request, place: Place::Parked(call.id) });
                 After::Nothing
@@ -110,7 +113,7 @@ impl Core {
                 self.sent(thread, state, self.listener.answer(call.id, 0))
             }
             Stand::Returning(value) if is_park => self.answer_parked(thread, state, call.id, value),
-            Stand::Asking { place: Place::Slot, .. } | Stand::Returning(_)
+            Stand::Asking { place: Place::Slot | Place::Deep, .. } | Stand::Returning(_)
                 if self.is_interrupt(thread, call) =>
             {
                 state.interrupted = true;
@@ -189,6 +192,10 @@ impl Core {
         let (was, is) = (state.stand.is_busy(), stand.is_busy());
         if was != is {
             self.spinner.count_busy(is);
+        }
+        let (was, is) = (state.stand.is_held(), stand.is_held());
+        if was != is {
+            self.count_held(is);
         }
         std::mem::replace(&mut state.stand, stand)
     }

@@ -70,6 +70,11 @@ pub static HOST_RULES: &[HostRule] = &[
         arguments: &[],
         why: "keep the spinner away from the thread it looks at",
     },
+    HostRule {
+        call: libc::SYS_futex,
+        arguments: &[int_equals(1, libc::FUTEX_WAKE as u64)],
+        why: "wake a thread that waits for its slot",
+    },
     HostRule { call: libc::SYS_getpid, arguments: &[], why: "address a kick" },
     HostRule { call: libc::SYS_gettid, arguments: &[], why: "a worker's first wait" },
     HostRule { call: libc::SYS_rt_sigprocmask, arguments: &[], why: "a worker's first wait unblocks kicks" },

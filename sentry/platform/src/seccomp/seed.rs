@@ -246,21 +246,36 @@ fn code_memfd(image: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// The filter: ask about everything, except a return from the stub's own handler.
-fn filter(labels: &Labels) -> [libc::sock_filter; 10] {
+/// The filter: ask about everything, except a return from the stub's own handler, and the wait of a thread that the sentry has
+/// sent to sleep (`deep.rs` says why nobody can misuse it).
+fn filter(labels: &Labels) -> [libc::sock_filter; 21] {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    // Places in `struct seccomp_data`.
+    const IP: u32 = 8;
+    const ARGUMENTS: u32 = 16;
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     [
         step(LOAD, 0, 0, 4),
-        step(EQUAL, 0, 6, AUDIT_ARCH_X86_64),
+        step(EQUAL, 0, 17, AUDIT_ARCH_X86_64),
         step(LOAD, 0, 0, 0),
         step(EQUAL, 0, 4, libc::SYS_rt_sigreturn as u32),
-        step(LOAD, 0, 0, 8),
-        step(EQUAL, 0, 2, labels.return_ip as u32),
-        step(LOAD, 0, 0, 12),
-        step(EQUAL, 1, 0, (labels.return_ip >> 32) as u32),
+        step(LOAD, 0, 0, IP),
+        step(EQUAL, 0, 13, labels.return_ip as u32),
+        step(LOAD, 0, 0, IP + 4),
+        step(EQUAL, 12, 11, (labels.return_ip >> 32) as u32),
+        step(EQUAL, 0, 10, libc::SYS_futex as u32),
+        step(LOAD, 0, 0, IP),
+        step(EQUAL, 0, 8, labels.deep_ip as u32),
+        step(LOAD, 0, 0, IP + 4),
+        step(EQUAL, 0, 6, (labels.deep_ip >> 32) as u32),
+        step(LOAD, 0, 0, ARGUMENTS + 8),
+        step(EQUAL, 0, 4, libc::FUTEX_WAIT as u32),
+        step(LOAD, 0, 0, ARGUMENTS + 3 * 8),
+        step(EQUAL, 0, 2, 0),
+        step(LOAD, 0, 0, ARGUMENTS + 3 * 8 + 4),
+        step(EQUAL, 1, 0, 0),
         step(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
         step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]

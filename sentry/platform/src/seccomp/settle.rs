@@ -14,8 +14,8 @@ use super::memory::Memory;
 use super::seed::INTERRUPT_SIGNAL;
 use super::thread::{Thread, call_error};
 use crate::stub::{
-    AREA, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_ADDRESS, SLOT_OUT_LENGTH, SLOT_OUT_OFFSET, SLOT_RESULT,
-    SLOT_RETURN, STATE_IDLE, STATE_REQUEST,
+    ANSWER_DEEP, AREA, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_ADDRESS, SLOT_OUT_LENGTH, SLOT_OUT_OFFSET,
+    SLOT_RESULT, SLOT_RETURN, STATE_IDLE, STATE_REQUEST,
 };
 use crate::{Architecture, Registers, SyscallRequest};
 
@@ -104,7 +104,11 @@ impl Core {
     fn phase(&self, registers: &Registers) -> Phase {
         let labels = &self.labels;
         let zero = registers.eflags & ZERO_FLAG != 0;
+        let look = registers.rax == ANSWER_DEEP;
         match registers.rip {
+            rip if (labels.deep..labels.woken).contains(&rip) => Phase::Asked,
+            rip if look && (labels.plain_ip..labels.plain_end).contains(&rip) => Phase::Asked,
+            rip if look && (labels.ring_ip..labels.rung).contains(&rip) => Phase::Asked,
             rip if rip == labels.fact => Phase::DonePlainly,
             rip if rip < labels.saved && rip >= labels.plain_ip && rip < labels.plain_end => {
                 Phase::DonePlainly

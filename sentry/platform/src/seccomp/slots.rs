@@ -354,6 +354,14 @@ impl Slot {
         word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
     }
 
+    /// Wakes the thread that waits for the state to change (`man 2 futex`).
+    pub fn wake(&self) {
+        if let Some(word) = self.atomic(SLOT_STATE) {
+            // SAFETY: the word lies in our mapping, which outlives the call. Not private: the stub maps it elsewhere.
+            unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+        }
+    }
+
     fn atomic(&self, at: usize) -> Option<&AtomicU32> {
         let pointer = self.pointer(at, 4).filter(|_| at.is_multiple_of(4))?;
         // SAFETY: four aligned bytes inside our mapping, which outlives `self`; both sides use atomic instructions.

@@ -13,6 +13,8 @@ use super::slots::memfd;
 use super::{Options, SeccompPlatform};
 use crate::*;
 
+mod deep;
+
 const CODE: u64 = 0x1000_0000;
 const STACK: u64 = 0x2000_0000;
 const DATA: u64 = 0x3000_0000;
@@ -152,6 +154,8 @@ programs! {
     fs: "mov rdi, fs:[0]" "mov eax, 1000" "syscall" "ud2";
     divide: "xor ecx, ecx" "mov eax, 1" "xor edx, edx" "div ecx" "ud2";
     jump: "jmp rbx";
+    // Makes the call in rax as patched code does, the stub being at rbx, then reports everything.
+    through_stub: "lea rcx, [rip + 2f]" "jmp rbx" "2: mov rdi, rax" "mov eax, 1000" "syscall" "ud2";
     // Overwrites every slot's command area (base in rdi, slot size in rsi) for ever.
     scribble: "2: lea rbx, [rdi + 256]" "mov ecx, 16"
         "3: mov qword ptr [rbx], 39" "mov qword ptr [rbx + 8], r9" "add rbx, rsi" "dec ecx" "jnz 3b" "jmp 2b";

@@ -175,6 +175,9 @@ pub enum Stand {
     Returning(u64),
     /// Rings, and was told to make this call (number and arguments) in the place of its own.
     Substituting([u64; 7]),
+    /// Answered with an interrupt signal pending, so that its handler puts it where it waits without being held; with the answer,
+    /// if that came meanwhile.
+    Sinking { request: SyscallRequest, answer: Option<u64> },
     /// Answered with an interrupt signal pending; its handler is about to speak. With the request, if it came
     /// through the slot.
     Capturing(Option<SyscallRequest>),
@@ -193,9 +196,16 @@ pub enum Place {
     Slot,
     /// It has given up its processor; this notification holds it.
     Parked(u64),
+    /// It has given up its processor; nothing holds it but the state in its slot.
+    Deep,
 }
 
 impl Stand {
+    /// Whether its call is held in a notification.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Syscall { .. } | Self::Asking { place: Place::Parked(_), .. })
+    }
+
     /// Whether the thread wants a processor.
     pub fn is_busy(&self) -> bool {
         match self {

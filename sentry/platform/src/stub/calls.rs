@@ -93,6 +93,11 @@ impl Call {
         self.0 & SLOT != 0
     }
 
+    /// Whether a call may wait for long and then does nothing but return a value: nothing has to be made in its place.
+    pub fn only_returns(number: u64) -> bool {
+        Self::of(number).may_ask() || i64::try_from(number).is_ok_and(|number| WAITING.contains(&number))
+    }
+
     /// The entry of a call.
     pub fn of(number: u64) -> Self {
         usize::try_from(number).ok().and_then(|number| TABLE.get(number)).copied().unwrap_or(Self::plain())
@@ -132,6 +137,44 @@ impl Call {
         self.0
     }
 }
+
+/// Calls that may wait for long, beside those that may be put into the slot.
+static WAITING: [i64; 34] = [
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_restart_syscall,
+    libc::SYS_pause,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_select,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_futex_waitv,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_recvmmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
+    libc::SYS_preadv2,
+    libc::SYS_pwritev2,
+    libc::SYS_sendfile,
+    libc::SYS_splice,
+    libc::SYS_tee,
+    libc::SYS_vmsplice,
+    libc::SYS_copy_file_range,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_mq_timedsend,
+    libc::SYS_mq_timedreceive,
+    libc::SYS_sync,
+    libc::SYS_syncfs,
+];
 
 /// All calls, by number.
 pub static TABLE: [Call; CALLS] = table();

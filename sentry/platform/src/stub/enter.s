@@ -25,6 +25,8 @@ runsc_stub_plain:
     mov dword ptr gs:[{out_capacity}], 0
     syscall
 runsc_stub_plain_ip:
+    cmp rax, {answer_deep}
+    je 91f
     cmp dword ptr gs:[{state}], {substitute}
     je 90f
     mov rcx, qword ptr gs:[{return_to}]
@@ -180,6 +182,8 @@ runsc_stub_took_back:
     mov eax, {call_park}
     syscall
 runsc_stub_park_ip:
+    cmp rax, {answer_deep}
+    je 91f
     jmp 86f
 84:
 runsc_stub_answered:
@@ -196,6 +200,9 @@ runsc_stub_ring:
     mov eax, dword ptr gs:[{number}]
     syscall
 runsc_stub_ring_ip:
+    cmp rax, {answer_deep}
+    je 91f
+runsc_stub_rung:
     cmp dword ptr gs:[{state}], {substitute}
     je 90f
 86: # rax is final. Output first, then the registers.
@@ -234,6 +241,33 @@ runsc_stub_substitute_ip:
     mov rax, qword ptr gs:[{result}]
 runsc_stub_substituted:
     jmp 87b
+91: # The answer will come to the slot. Until then the thread sleeps in the host, where it is no pending notification.
+runsc_stub_deep:
+    rdgsbase rdi
+92: # Also put here by the sentry, from a call that did not come through the stub: rdi = slot.
+runsc_stub_sink:
+    cmp dword ptr [rdi], {deep}
+    jne 93f
+    xor esi, esi
+    mov edx, {deep}
+    xor r10d, r10d
+    mov eax, {futex}
+    syscall
+runsc_stub_deep_ip:
+    jmp 92b
+93:
+    mov rax, qword ptr [rdi + {result}]
+runsc_stub_woken:
+    cmp dword ptr [rdi + {out_length}], 0
+    jne 86b
+    mov rsi, qword ptr [rdi + {arguments} + 8]
+    mov rdx, qword ptr [rdi + {arguments} + 16]
+    mov r10, qword ptr [rdi + {arguments} + 24]
+    mov r8, qword ptr [rdi + {arguments} + 32]
+    mov r9, qword ptr [rdi + {arguments} + 40]
+    mov rcx, qword ptr [rdi + {return_to}]
+    mov rdi, qword ptr [rdi + {arguments}]
+    jmp rcx
 runsc_stub_entered:
 
     .balign 8

@@ -8,6 +8,7 @@
     .globl runsc_stub_copied_in, runsc_stub_copy_string, runsc_stub_copied_string, runsc_stub_probe
     .globl runsc_stub_substitute_ip, runsc_stub_substituted, runsc_stub_plain, runsc_stub_plain_end, runsc_stub_no_input, runsc_stub_no_output, runsc_stub_answered
     .globl runsc_stub_probed, runsc_stub_asked, runsc_stub_took_back, runsc_stub_park_ip, runsc_stub_ring
+    .globl runsc_stub_deep, runsc_stub_sink, runsc_stub_deep_ip, runsc_stub_woken, runsc_stub_rung
     .globl runsc_stub_ring_ip, runsc_stub_copy_out, runsc_stub_copied_out, runsc_stub_entered
     .hidden runsc_stub_data, runsc_stub_gs, runsc_stub_calls
     .hidden runsc_stub_slot_mask, runsc_stub_chunk_mask, runsc_stub_chunk_size, runsc_stub_ready_ip

@@ -51,6 +51,10 @@ pub const STATE_PARK: u32 = 4;
 pub const STATE_PARKING: u32 = 5;
 /// The call that was rung for is to be replaced by the first command of the slot.
 pub const STATE_SUBSTITUTE: u32 = 6;
+/// The thread sleeps until the word is something else: the call is answered then.
+pub const STATE_DEEP: u32 = 7;
+/// What a call returns to the stub whose answer is yet to come to the slot: no error of Linux's.
+pub const ANSWER_DEEP: u64 = (-4000i64).cast_unsigned();
 /// Turns of the loop (some tens of nanoseconds each) that a thread waits before it gives up its processor.
 pub const PATIENCE: u32 = 2000;
 
@@ -90,6 +94,7 @@ pub const SLOT_STACK: usize = 1280;
 /// Descriptor of the slots' memory in every stub.
 pub const SLOT_FD: i32 = 100;
 
+const _: () = assert!(SLOT_STATE == 0, "the stub waits for the slot's first word");
 const _: () = assert!(SLOT_COMMANDS + MAX_COMMANDS * COMMAND_SIZE <= SLOT_STACK);
 
 global_asm!(
@@ -124,6 +129,9 @@ global_asm!(
     parking = const STATE_PARKING,
     substitute = const STATE_SUBSTITUTE,
     patience = const PATIENCE,
+    deep = const STATE_DEEP,
+    answer_deep = const ANSWER_DEEP.cast_signed(),
+    futex = const libc::SYS_futex,
     call_park = const CALL_PARK,
 );
 
@@ -165,6 +173,11 @@ unsafe extern "C" {
     static runsc_stub_answered: u8;
     static runsc_stub_substitute_ip: u8;
     static runsc_stub_substituted: u8;
+    static runsc_stub_rung: u8;
+    static runsc_stub_deep: u8;
+    static runsc_stub_sink: u8;
+    static runsc_stub_deep_ip: u8;
+    static runsc_stub_woken: u8;
     static runsc_stub_entered: u8;
     static runsc_stub_data: u8;
     static runsc_stub_gs: u8;
@@ -208,6 +221,11 @@ pub struct Labels {
     pub answered: u64,
     pub substitute_ip: u64,
     pub substituted: u64,
+    pub rung: u64,
+    pub deep: u64,
+    pub sink: u64,
+    pub deep_ip: u64,
+    pub woken: u64,
     pub entered: u64,
 }
 
@@ -308,6 +326,11 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         answered: at(&raw const runsc_stub_answered),
         substitute_ip: at(&raw const runsc_stub_substitute_ip),
         substituted: at(&raw const runsc_stub_substituted),
+        rung: at(&raw const runsc_stub_rung),
+        deep: at(&raw const runsc_stub_deep),
+        sink: at(&raw const runsc_stub_sink),
+        deep_ip: at(&raw const runsc_stub_deep_ip),
+        woken: at(&raw const runsc_stub_woken),
         entered: at(&raw const runsc_stub_entered),
     };
     (bytes, labels)

@@ -1,0 +1,159 @@
+//! Waiting that costs nobody else anything.
+//!
+//! A thread that is held in its call *is* a pending notification, and the host walks the list of all that are pending
+//! at each `RECV` and `SEND`. So only few wait that way. When a call is still unanswered as its worker turns to the next
+//! trap, and many are held already, its thread is sent *deep*: into a `futex(2)` wait of the host's for the state in its slot. The
+//! answer is left in the slot, and the thread woken.
+//!
+//! ```text
+//!   Syscall, rung for ──────────────── DEEP, SEND ANSWER_DEEP ──▶ Asking(Deep) ── result, state, FUTEX_WAKE ──▶ Running
+//!   Asking(Slot), CALL_PARK ────────── DEEP, SEND ANSWER_DEEP ──────▶ ▲
+//!   Syscall, the program's own site ── signal, SEND ──▶ Sinking ──────╯ handler: frame into the stub, DEEP, SEND return
+//! ```
+//!
+//! What the stub sees cannot come too late: `ANSWER_DEEP` says that the answer comes to the slot, whether or not it is there
+//! already, and the host compares the state once more before it lets the thread sleep.
+//!
+//! The wait is the only call that the filter allows without asking, so that it is no notification itself: the number, the stub's instruction,
+//! `FUTEX_WAIT` and no time limit. A program that jumps there with an address of its own sleeps until its word changes hands or
+//! a signal comes, which is all it can do: it cannot wake, requeue, take a lock or lend priority, and the sentry's signal ends it
+//! like a loop that never calls. A program that changes its own state word goes on with a result of its own making while the
+//! sentry believes it asleep; with its next call it is killed, and until then it computes.
+//!
+//! Neighbours: `enter.s` (the stub's side), `request` (other ways to wait). All functions that take a state are called with it locked.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Core;
+use super::dispatch::After;
+use super::frame::Frame;
+use super::thread::{Place, Stand, State, Thread};
+use crate::SyscallRequest;
+use crate::stub::{
+    ANSWER_DEEP, ANSWER_RETURN, SLOT_ARGUMENTS, SLOT_OUT_LENGTH, SLOT_RESULT, SLOT_RETURN, STATE_DEEP,
+};
+
+/// Calls that may be held in notifications before others are sent deep: those walk past no more than so many.
+const MOST_HELD: usize = 16;
+
+thread_local! {
+    /// Threads whose calls this worker has taken since it last waited for a trap.
+    static TAKEN: RefCell<Vec<Arc<Thread>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Core {
+    /// This worker has taken a thread's call. To be called before it can be answered.
+    pub fn note_taken(&self, thread: &Arc<Thread>) {
+        if self.holds_many() {
+            TAKEN.with_borrow_mut(|taken| taken.push(thread.clone()));
+        }
+    }
+
+    /// This worker has done what it can: those whose calls it has taken and not answered are going to wait.
+    pub fn sink_unanswered(&self) {
+        if TAKEN.with_borrow(Vec::is_empty) {
+            return;
+        }
+        for thread in TAKEN.take() {
+            let after = self.sink(&thread, &mut thread.state.lock());
+            self.finish(&thread, after);
+        }
+    }
+
+    /// Whether more calls are held than everybody should have to walk past.
+    pub fn holds_many(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > MOST_HELD
+    }
+
+    /// One call more, or fewer, is held in a notification.
+    pub fn count_held(&self, more: bool) {
+        if more {
+            self.held.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn sink(&self, thread: &Arc<Thread>, state: &mut State) -> After {
+        let Stand::Syscall { id, request } = state.stand else { return After::Nothing };
+        if !request.only_returns() || state.orphan || !self.holds_many() {
+            return After::Nothing;
+        }
+        if [self.labels.ring_ip, self.labels.plain_ip].contains(&request.ip) {
+            leave_arguments(thread, &request.arguments);
+            return self.send_deep(thread, state, id, request);
+        }
+        self.set_stand(state, Stand::Sinking { request, answer: None });
+        // First the signal, then the answer: the handler runs before the application goes on.
+        thread.process.signal(thread.tid);
+        self.sent(thread, state, self.listener.answer(id, request.number))
+    }
+
+    /// Tells the stub, which is held by notification `id`, to wait for the slot.
+    pub fn send_deep(&self, thread: &Thread, state: &mut State, id: u64, request: SyscallRequest) -> After {
+        thread.slot.set_state(STATE_DEEP);
+        self.set_stand(state, Stand::Asking { request, place: Place::Deep });
+        self.sent(thread, state, self.listener.answer(id, ANSWER_DEEP))
+    }
+
+    /// A thread that was called out of its call stands in its handler: it returns into the stub to wait there, or with its answer.
+    pub fn sunk(&self, thread: &Arc<Thread>, state: &mut State, id: u64, frame: Frame) -> After {
+        let Stand::Sinking { request, answer } = state.stand else { return After::Nothing };
+        let slot = &thread.slot;
+        let mut registers = frame.registers(slot);
+        if state.orphan {
+            return self.captured(thread, state, id, frame, registers);
+        }
+        match answer {
+            Some(value) => {
+                registers.rax = value;
+                if std::mem::take(&mut state.interrupted) {
+                    thread.process.signal(thread.tid);
+                }
+                self.set_stand(state, Stand::Running);
+                state.heat.resumed();
+            }
+            None => {
+                leave_arguments(thread, &request.arguments);
+                slot.set_word(SLOT_RETURN, registers.rip);
+                slot.set_state(STATE_DEEP);
+                registers.rip = self.labels.sink;
+                registers.rdi = slot.address;
+                self.set_stand(state, Stand::Asking { request, place: Place::Deep });
+            }
+        }
+        frame.set_registers(slot, &registers, &self.template);
+        self.sent(thread, state, self.listener.answer(id, ANSWER_RETURN))
+    }
+
+    /// Leaves the answer for a thread that waits in the deep. It has to be woken once its state is unlocked.
+    pub fn answer_deep(&self, thread: &Thread, state: &mut State, value: u64) {
+        thread.carried.finish(&thread.slot);
+        thread.slot.set_word(SLOT_RESULT, value);
+        self.set_stand(state, Stand::Running);
+        state.heat.resumed();
+        thread.slot.set_state(state.idle_word());
+        if std::mem::take(&mut state.interrupted) {
+            thread.process.signal(thread.tid);
+        }
+    }
+}
+
+/// Leaves a call's arguments where the stub puts them back from, and no output yet.
+fn leave_arguments(thread: &Thread, arguments: &[u64; 6]) {
+    for (index, argument) in arguments.iter().enumerate() {
+        thread.slot.set_word(SLOT_ARGUMENTS + index * 8, *argument);
+    }
+    thread.slot.set_half(SLOT_OUT_LENGTH, 0);
+}
+
+/// Makes the stub return `value` even though that is what tells it to look into the slot. To be called before the call, which
+/// was rung for, is answered with it.
+pub fn return_even_the_mark(thread: &Thread, request: &SyscallRequest, value: u64) {
+    if value == ANSWER_DEEP {
+        leave_arguments(thread, &request.arguments);
+        thread.slot.set_word(SLOT_RESULT, value);
+    }
+}

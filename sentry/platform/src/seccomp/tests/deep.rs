@@ -1,0 +1,287 @@
+//! Threads that wait in the deep, on their way there and back.
+
+use super::*;
+use crate::seccomp::thread::{Place, Stand, Thread};
+use crate::stub::{ANSWER_DEEP, STATE_IDLE};
+
+/// As many as are certainly too many to be held.
+const CROWD: usize = 24;
+const REPORT: u64 = 1000;
+
+/// Where a thread goes on that makes its call through the stub.
+const BEHIND: u64 = CODE + 9;
+
+/// The host's thread of a context.
+fn thread_of(context: &dyn Context) -> Arc<Thread> {
+    let context = std::ptr::from_ref(context).cast::<crate::seccomp::context::SeccompContext>();
+    // SAFETY: every context in these tests was made by this platform, which makes no other kind.
+    unsafe { (*context).thread.clone() }
+}
+
+fn is_deep(context: &dyn Context) -> bool {
+    matches!(thread_of(context).state.lock().stand, Stand::Asking { place: Place::Deep, .. })
+}
+
+/// Waits as a worker does until something holds, reaping meanwhile.
+fn wait_until(platform: &SeccompPlatform, mut holds: impl FnMut() -> bool) {
+    let over = AtomicBool::new(false);
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                platform.kick();
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        });
+        let mut held = holds();
+        while !held && started.elapsed().as_secs() < 20 {
+            platform.wait().expect("alive");
+            held = holds();
+        }
+        over.store(true, Ordering::SeqCst);
+        assert!(held, "no progress");
+    });
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Plainly,
+    Ringing,
+    FromItsOwnSite,
+}
+
+const WAYS: [Way; 3] = [Way::Plainly, Way::Ringing, Way::FromItsOwnSite];
+
+/// A process with a crowd of threads in calls of which nobody knows the answer. The last of them, which makes its call `way`, is
+/// handed over as its call arrives.
+async fn crowd(platform: &SeccompPlatform, way: Way) -> (Vec<Box<dyn Context>>, Box<dyn Context>) {
+    let code = if way == Way::FromItsOwnSite { one_call() } else { through_stub() };
+    let number = if way == Way::Ringing { libc::SYS_futex } else { libc::SYS_pause } as u64;
+    let mut parent = program(platform, code).await;
+    let base = Registers {
+        rax: number,
+        rbx: if way == Way::FromItsOwnSite { number } else { platform.core.labels.enter },
+        rdi: 1,
+        rsi: 2,
+        rdx: 3,
+        r10: 4,
+        r8: 5,
+        r9: 6,
+        r12: 7,
+        rbp: 8,
+        ..*parent.registers().expect("captured")
+    };
+    *parent.registers().expect("captured") = base;
+    let mut others = Vec::new();
+    for _ in 0..CROWD {
+        let spawned = Spawn { kind: SpawnKind::Thread, registers: base, fs_base: None };
+        let mut child = spawn(&mut parent, &spawned).await;
+        let request = syscall(&mut child, Resume::Registers).await;
+        assert_eq!((request.number, request.arguments), (number, [1, 2, 3, 4, 5, 6]));
+        others.push(child);
+    }
+    let last = others.pop().expect("a crowd");
+    others.push(parent);
+    (others, last)
+}
+
+async fn report(context: &mut Box<dyn Context>, how: Resume) -> [u64; 6] {
+    let request = syscall(context, how).await;
+    assert_eq!(request.number, REPORT);
+    request.arguments
+}
+
+#[test]
+fn few_are_held_and_all_get_their_answers() {
+    let (platform, _guard) = platform();
+    for way in WAYS {
+        block_on(platform, async {
+            let (mut others, mut last) = crowd(platform, way).await;
+            wait_until(platform, || is_deep(&*last));
+            let deep = others.iter().filter(|other| is_deep(&***other)).count();
+            assert!((CROWD - 20..CROWD).contains(&deep), "{way:?}: {deep}");
+            let others = others.iter_mut().take(CROWD - 1).rev();
+            for (index, context) in std::iter::once(&mut last).chain(others).enumerate() {
+                let value = 4000 + index as u64;
+                assert_eq!(report(context, Resume::Return(value)).await, [value, 2, 3, 4, 5, 6], "{way:?}");
+                capture(context).await;
+                let registers = context.registers().expect("captured");
+                assert_eq!((registers.r12, registers.rbp, registers.rsp), (7, 8, STACK), "{way:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_deep_thread_is_captured_behind_its_call() {
+    let (platform, _guard) = platform();
+    for way in WAYS {
+        block_on(platform, async {
+            let (_others, mut last) = crowd(platform, way).await;
+            wait_until(platform, || is_deep(&*last));
+            capture(&mut last).await;
+            let registers = *last.registers().expect("captured");
+            let (number, rip) = match way {
+                Way::FromItsOwnSite => (libc::SYS_pause, CODE + 5),
+                Way::Plainly => (libc::SYS_pause, BEHIND),
+                Way::Ringing => (libc::SYS_futex, BEHIND),
+            };
+            assert_eq!((registers.rax, registers.rip), (number as u64, rip), "{way:?}");
+            let r = registers;
+            assert_eq!([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9], [1, 2, 3, 4, 5, 6], "{way:?}");
+            assert_eq!((r.r12, r.rbp, r.rsp, r.rcx), (7, 8, STACK, rip), "{way:?}");
+            last.registers().expect("captured").rsi = 99;
+            assert_eq!(report(&mut last, Resume::Return(5)).await[..2], [5, 99]);
+        });
+    }
+}
+
+#[test]
+fn a_thread_may_be_answered_or_captured_on_its_way_down() {
+    let (platform, _guard) = platform();
+    for way in WAYS {
+        for captured in [false, true] {
+            block_on(platform, async {
+                let (_others, mut last) = crowd(platform, way).await;
+                platform.core.sink_unanswered();
+                assert!(!matches!(thread_of(&*last).state.lock().stand, Stand::Syscall { .. }));
+                if captured {
+                    capture(&mut last).await;
+                    assert_eq!(last.registers().expect("captured").rdi, 1);
+                }
+                assert_eq!(report(&mut last, Resume::Return(77)).await, [77, 2, 3, 4, 5, 6]);
+            });
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_run_after_the_deep_wait() {
+    let (platform, _guard) = platform();
+    for way in WAYS {
+        for sink_first in [false, true] {
+            block_on(platform, async {
+                let (_others, mut last) = crowd(platform, way).await;
+                if sink_first {
+                    wait_until(platform, || is_deep(&*last));
+                } else {
+                    platform.core.sink_unanswered();
+                }
+                last.interrupter().interrupt();
+                assert!(matches!(run(&mut last, Resume::Return(88)).await, Trap::Interrupted), "{way:?}");
+                let registers = *last.registers().expect("captured");
+                let rip = if way == Way::FromItsOwnSite { CODE + 5 } else { BEHIND };
+                assert_eq!((registers.rax, registers.rip, registers.rsi), (88, rip, 2), "{way:?}");
+                assert_eq!(report(&mut last, Resume::Registers).await, [88, 2, 3, 4, 5, 6]);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_late_interrupt_finds_a_thread_asleep() {
+    let (platform, _guard) = platform();
+    for way in WAYS {
+        block_on(platform, async {
+            let (_others, mut last) = crowd(platform, way).await;
+            wait_until(platform, || is_deep(&*last));
+            let thread = thread_of(&*last);
+            // As if it had been sent while the thread still ran.
+            thread.process.signal(thread.tid);
+            wait_until(platform, || thread.state.lock().interrupted);
+            assert!(is_deep(&*last));
+            assert!(matches!(run(&mut last, Resume::Return(66)).await, Trap::Interrupted), "{way:?}");
+            assert_eq!(report(&mut last, Resume::Registers).await, [66, 2, 3, 4, 5, 6]);
+        });
+    }
+}
+
+#[test]
+fn threads_that_are_given_up_in_the_deep_leave_the_others_alone() {
+    let (platform, _guard) = platform();
+    for way in WAYS {
+        block_on(platform, async {
+            let (mut others, last) = crowd(platform, way).await;
+            wait_until(platform, || is_deep(&*last));
+            let mut parent = others.pop().expect("the parent");
+            let thread = thread_of(&*last);
+            drop((last, others));
+            wait_until(platform, || thread.process.thread_count() == 1);
+            let request = syscall(&mut parent, Resume::Registers).await;
+            assert_eq!(request.arguments, [1, 2, 3, 4, 5, 6]);
+        });
+    }
+}
+
+#[test]
+fn a_thread_that_ends_its_own_wait_dies_with_its_next_call() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let (others, mut last) = crowd(platform, Way::FromItsOwnSite).await;
+        wait_until(platform, || is_deep(&*last));
+        let slot = thread_of(&*last).slot.clone();
+        slot.set_state(STATE_IDLE);
+        slot.wake();
+        assert!(matches!(end_of(platform, &mut last), Trap::Died));
+        drop(others);
+    });
+}
+
+#[test]
+fn only_the_wait_itself_is_not_asked_about() {
+    let (platform, _guard) = platform();
+    let ip = platform.core.labels.deep_ip;
+    block_on(platform, async {
+        for (operation, time_limit) in [
+            (libc::FUTEX_WAKE, 0),
+            (libc::FUTEX_WAIT, DATA),
+            (libc::FUTEX_WAIT, 1 << 32),
+            (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, 0),
+            (libc::FUTEX_LOCK_PI, 0),
+        ] {
+            let mut context = program(platform, jump()).await;
+            let registers = context.registers().expect("captured");
+            (registers.rbx, registers.rax, registers.rdi) = (ip - 2, libc::SYS_futex as u64, DATA);
+            (registers.rsi, registers.rdx, registers.r10) = (operation as u64, 0, time_limit);
+            let request = syscall(&mut context, Resume::Registers).await;
+            assert_eq!((request.number, request.ip), (libc::SYS_futex as u64, ip));
+        }
+        // A wait that nobody has asked for: a thread that sleeps, and can be interrupted.
+        let mut context = program(platform, jump()).await;
+        let registers = context.registers().expect("captured");
+        (registers.rbx, registers.rax, registers.rdi) = (ip - 2, libc::SYS_futex as u64, DATA);
+        (registers.rsi, registers.rdx, registers.r10) = (0, 0, 0);
+        context.resume(Resume::Registers);
+        let wchan = format!("/proc/{}/syscall", host_tid(&*context));
+        let asleep = || std::fs::read_to_string(&wchan).is_ok_and(|call| call.starts_with("202 "));
+        let started = std::time::Instant::now();
+        while !asleep() {
+            assert!(started.elapsed().as_secs() < 20, "it does not sleep");
+            std::thread::yield_now();
+        }
+        context.interrupter().interrupt();
+        assert!(matches!(trap(&mut context).await, Trap::Interrupted));
+        // Another call there.
+        let mut context = program(platform, jump()).await;
+        let registers = context.registers().expect("captured");
+        (registers.rbx, registers.rax) = (ip - 2, libc::SYS_getpid as u64);
+        assert_eq!(syscall(&mut context, Resume::Registers).await.number, libc::SYS_getpid as u64);
+    });
+}
+
+#[test]
+fn the_mark_itself_can_be_returned() {
+    let (platform, _guard) = platform();
+    for way in WAYS {
+        block_on(platform, async {
+            let mut context = program(platform, through_stub()).await;
+            let registers = context.registers().expect("captured");
+            let number = if way == Way::Ringing { libc::SYS_futex } else { libc::SYS_pause };
+            (registers.rax, registers.rbx) = (number as u64, platform.core.labels.enter);
+            (registers.rdi, registers.rsi) = (1, 2);
+            syscall(&mut context, Resume::Registers).await;
+            let reported = report(&mut context, Resume::Return(ANSWER_DEEP)).await;
+            assert_eq!(reported[..2], [ANSWER_DEEP, 2], "{way:?}");
+        });
+    }
+}
