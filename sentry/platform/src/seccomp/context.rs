@@ -77,12 +77,6 @@ impl SeccompContext {
         })
     }
 
-    /// The host's thread id.
-    #[cfg(test)]
-    pub fn host_tid(&self) -> i32 {
-        self.thread.tid
-    }
-
     /// Whether the thread is held in a call that the stub has made for it.
     fn rings(&self, state: &State) -> bool {
         let labels = &self.core.labels;

@@ -255,6 +255,7 @@ fn filter(labels: &Labels) -> [libc::sock_filter; 21] {
     // Places in `struct seccomp_data`.
     const IP: u32 = 8;
     const ARGUMENTS: u32 = 16;
+    let low = |word: u64| word as u32;
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     [
         step(LOAD, 0, 0, 4),
@@ -262,16 +263,16 @@ fn filter(labels: &Labels) -> [libc::sock_filter; 21] {
         step(LOAD, 0, 0, 0),
         step(EQUAL, 0, 4, libc::SYS_rt_sigreturn as u32),
         step(LOAD, 0, 0, IP),
-        step(EQUAL, 0, 13, labels.return_ip as u32),
+        step(EQUAL, 0, 13, low(labels.return_ip)),
         step(LOAD, 0, 0, IP + 4),
-        step(EQUAL, 12, 11, (labels.return_ip >> 32) as u32),
+        step(EQUAL, 12, 11, low(labels.return_ip >> 32)),
         step(EQUAL, 0, 10, libc::SYS_futex as u32),
         step(LOAD, 0, 0, IP),
-        step(EQUAL, 0, 8, labels.deep_ip as u32),
+        step(EQUAL, 0, 8, low(labels.deep_ip)),
         step(LOAD, 0, 0, IP + 4),
-        step(EQUAL, 0, 6, (labels.deep_ip >> 32) as u32),
+        step(EQUAL, 0, 6, low(labels.deep_ip >> 32)),
         step(LOAD, 0, 0, ARGUMENTS + 8),
-        step(EQUAL, 0, 4, libc::FUTEX_WAIT as u32),
+        step(EQUAL, 0, 4, libc::FUTEX_WAIT.cast_unsigned()),
         step(LOAD, 0, 0, ARGUMENTS + 3 * 8),
         step(EQUAL, 0, 2, 0),
         step(LOAD, 0, 0, ARGUMENTS + 3 * 8 + 4),

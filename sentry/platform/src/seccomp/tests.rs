@@ -13,8 +13,6 @@ use super::slots::memfd;
 use super::{Options, SeccompPlatform};
 use crate::*;
 
-mod deep;
-
 const CODE: u64 = 0x1000_0000;
 const STACK: u64 = 0x2000_0000;
 const DATA: u64 = 0x3000_0000;
@@ -142,6 +140,8 @@ macro_rules! programs {
     };
 }
 
+mod deep;
+
 programs! {
     getpid_forever: "2: mov eax, 39" "syscall" "jmp 2b";
     // Makes the system call in rbx with the registers it is given, then reports rax in call 1000.
@@ -154,8 +154,6 @@ programs! {
     fs: "mov rdi, fs:[0]" "mov eax, 1000" "syscall" "ud2";
     divide: "xor ecx, ecx" "mov eax, 1" "xor edx, edx" "div ecx" "ud2";
     jump: "jmp rbx";
-    // Makes the call in rax as patched code does, the stub being at rbx, then reports everything.
-    through_stub: "lea rcx, [rip + 2f]" "jmp rbx" "2: mov rdi, rax" "mov eax, 1000" "syscall" "ud2";
     // Overwrites every slot's command area (base in rdi, slot size in rsi) for ever.
     scribble: "2: lea rbx, [rdi + 256]" "mov ecx, 16"
         "3: mov qword ptr [rbx], 39" "mov qword ptr [rbx + 8], r9" "add rbx, rsi" "dec ecx" "jnz 3b" "jmp 2b";
@@ -285,11 +283,14 @@ fn files_are_mapped_shared_and_private_and_leave_no_descriptor() {
     });
 }
 
-/// The host's thread: tests look behind the curtain.
-fn host_tid(context: &dyn Context) -> i32 {
-    let context = std::ptr::from_ref(context).cast::<super::context::SeccompContext>();
+/// Tests look behind the curtain.
+fn behind(context: &dyn Context) -> &super::context::SeccompContext {
     // SAFETY: every context in these tests was made by this platform, which makes no other kind.
-    unsafe { (*context).host_tid() }
+    unsafe { &*std::ptr::from_ref(context).cast() }
+}
+
+fn host_tid(context: &dyn Context) -> i32 {
+    behind(context).thread.tid
 }
 
 #[test]

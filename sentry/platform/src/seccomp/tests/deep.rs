@@ -1,25 +1,25 @@
 //! Threads that wait in the deep, on their way there and back.
 
 use super::*;
-use crate::seccomp::thread::{Place, Stand, Thread};
+use crate::seccomp::thread::{Place, Stand};
 use crate::stub::{ANSWER_DEEP, STATE_IDLE};
 
 /// As many as are certainly too many to be held.
 const CROWD: usize = 24;
 const REPORT: u64 = 1000;
+const FUTEX: u64 = libc::SYS_futex as u64;
+const PAUSE: u64 = libc::SYS_pause as u64;
 
 /// Where a thread goes on that makes its call through the stub.
 const BEHIND: u64 = CODE + 9;
 
-/// The host's thread of a context.
-fn thread_of(context: &dyn Context) -> Arc<Thread> {
-    let context = std::ptr::from_ref(context).cast::<crate::seccomp::context::SeccompContext>();
-    // SAFETY: every context in these tests was made by this platform, which makes no other kind.
-    unsafe { (*context).thread.clone() }
+programs! {
+    // Makes the call in rax as patched code does, the stub being at rbx, then reports everything.
+    through_stub: "lea rcx, [rip + 2f]" "jmp rbx" "2: mov rdi, rax" "mov eax, 1000" "syscall" "ud2";
 }
 
 fn is_deep(context: &dyn Context) -> bool {
-    matches!(thread_of(context).state.lock().stand, Stand::Asking { place: Place::Deep, .. })
+    matches!(behind(context).thread.state.lock().stand, Stand::Asking { place: Place::Deep, .. })
 }
 
 /// Waits as a worker does until something holds, reaping meanwhile.
@@ -56,7 +56,7 @@ const WAYS: [Way; 3] = [Way::Plainly, Way::Ringing, Way::FromItsOwnSite];
 /// handed over as its call arrives.
 async fn crowd(platform: &SeccompPlatform, way: Way) -> (Vec<Box<dyn Context>>, Box<dyn Context>) {
     let code = if way == Way::FromItsOwnSite { one_call() } else { through_stub() };
-    let number = if way == Way::Ringing { libc::SYS_futex } else { libc::SYS_pause } as u64;
+    let number = if way == Way::Ringing { FUTEX } else { PAUSE };
     let mut parent = program(platform, code).await;
     let base = Registers {
         rax: number,
@@ -101,8 +101,7 @@ fn few_are_held_and_all_get_their_answers() {
             let deep = others.iter().filter(|other| is_deep(&***other)).count();
             assert!((CROWD - 20..CROWD).contains(&deep), "{way:?}: {deep}");
             let others = others.iter_mut().take(CROWD - 1).rev();
-            for (index, context) in std::iter::once(&mut last).chain(others).enumerate() {
-                let value = 4000 + index as u64;
+            for (value, context) in (4000..).zip(std::iter::once(&mut last).chain(others)) {
                 assert_eq!(report(context, Resume::Return(value)).await, [value, 2, 3, 4, 5, 6], "{way:?}");
                 capture(context).await;
                 let registers = context.registers().expect("captured");
@@ -122,11 +121,11 @@ fn a_deep_thread_is_captured_behind_its_call() {
             capture(&mut last).await;
             let registers = *last.registers().expect("captured");
             let (number, rip) = match way {
-                Way::FromItsOwnSite => (libc::SYS_pause, CODE + 5),
-                Way::Plainly => (libc::SYS_pause, BEHIND),
-                Way::Ringing => (libc::SYS_futex, BEHIND),
+                Way::FromItsOwnSite => (PAUSE, CODE + 5),
+                Way::Plainly => (PAUSE, BEHIND),
+                Way::Ringing => (FUTEX, BEHIND),
             };
-            assert_eq!((registers.rax, registers.rip), (number as u64, rip), "{way:?}");
+            assert_eq!((registers.rax, registers.rip), (number, rip), "{way:?}");
             let r = registers;
             assert_eq!([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9], [1, 2, 3, 4, 5, 6], "{way:?}");
             assert_eq!((r.r12, r.rbp, r.rsp, r.rcx), (7, 8, STACK, rip), "{way:?}");
@@ -144,7 +143,7 @@ fn a_thread_may_be_answered_or_captured_on_its_way_down() {
             block_on(platform, async {
                 let (_others, mut last) = crowd(platform, way).await;
                 platform.core.sink_unanswered();
-                assert!(!matches!(thread_of(&*last).state.lock().stand, Stand::Syscall { .. }));
+                assert!(!matches!(behind(&*last).thread.state.lock().stand, Stand::Syscall { .. }));
                 if captured {
                     capture(&mut last).await;
                     assert_eq!(last.registers().expect("captured").rdi, 1);
@@ -185,7 +184,7 @@ fn a_late_interrupt_finds_a_thread_asleep() {
         block_on(platform, async {
             let (_others, mut last) = crowd(platform, way).await;
             wait_until(platform, || is_deep(&*last));
-            let thread = thread_of(&*last);
+            let thread = behind(&*last).thread.clone();
             // As if it had been sent while the thread still ran.
             thread.process.signal(thread.tid);
             wait_until(platform, || thread.state.lock().interrupted);
@@ -204,7 +203,7 @@ fn threads_that_are_given_up_in_the_deep_leave_the_others_alone() {
             let (mut others, last) = crowd(platform, way).await;
             wait_until(platform, || is_deep(&*last));
             let mut parent = others.pop().expect("the parent");
-            let thread = thread_of(&*last);
+            let thread = behind(&*last).thread.clone();
             drop((last, others));
             wait_until(platform, || thread.process.thread_count() == 1);
             let request = syscall(&mut parent, Resume::Registers).await;
@@ -219,7 +218,7 @@ fn a_thread_that_ends_its_own_wait_dies_with_its_next_call() {
     block_on(platform, async {
         let (others, mut last) = crowd(platform, Way::FromItsOwnSite).await;
         wait_until(platform, || is_deep(&*last));
-        let slot = thread_of(&*last).slot.clone();
+        let slot = behind(&*last).thread.slot.clone();
         slot.set_state(STATE_IDLE);
         slot.wake();
         assert!(matches!(end_of(platform, &mut last), Trap::Died));
@@ -241,15 +240,16 @@ fn only_the_wait_itself_is_not_asked_about() {
         ] {
             let mut context = program(platform, jump()).await;
             let registers = context.registers().expect("captured");
-            (registers.rbx, registers.rax, registers.rdi) = (ip - 2, libc::SYS_futex as u64, DATA);
-            (registers.rsi, registers.rdx, registers.r10) = (operation as u64, 0, time_limit);
+            (registers.rbx, registers.rax, registers.rdi) = (ip - 2, FUTEX, DATA);
+            (registers.rsi, registers.rdx, registers.r10) =
+                (u64::from(operation.cast_unsigned()), 0, time_limit);
             let request = syscall(&mut context, Resume::Registers).await;
-            assert_eq!((request.number, request.ip), (libc::SYS_futex as u64, ip));
+            assert_eq!((request.number, request.ip), (FUTEX, ip));
         }
         // A wait that nobody has asked for: a thread that sleeps, and can be interrupted.
         let mut context = program(platform, jump()).await;
         let registers = context.registers().expect("captured");
-        (registers.rbx, registers.rax, registers.rdi) = (ip - 2, libc::SYS_futex as u64, DATA);
+        (registers.rbx, registers.rax, registers.rdi) = (ip - 2, FUTEX, DATA);
         (registers.rsi, registers.rdx, registers.r10) = (0, 0, 0);
         context.resume(Resume::Registers);
         let wchan = format!("/proc/{}/syscall", host_tid(&*context));
@@ -264,8 +264,8 @@ fn only_the_wait_itself_is_not_asked_about() {
         // Another call there.
         let mut context = program(platform, jump()).await;
         let registers = context.registers().expect("captured");
-        (registers.rbx, registers.rax) = (ip - 2, libc::SYS_getpid as u64);
-        assert_eq!(syscall(&mut context, Resume::Registers).await.number, libc::SYS_getpid as u64);
+        (registers.rbx, registers.rax) = (ip - 2, PAUSE);
+        assert_eq!(syscall(&mut context, Resume::Registers).await.number, PAUSE);
     });
 }
 
@@ -276,8 +276,8 @@ fn the_mark_itself_can_be_returned() {
         block_on(platform, async {
             let mut context = program(platform, through_stub()).await;
             let registers = context.registers().expect("captured");
-            let number = if way == Way::Ringing { libc::SYS_futex } else { libc::SYS_pause };
-            (registers.rax, registers.rbx) = (number as u64, platform.core.labels.enter);
+            let number = if way == Way::Ringing { FUTEX } else { PAUSE };
+            (registers.rax, registers.rbx) = (number, platform.core.labels.enter);
             (registers.rdi, registers.rsi) = (1, 2);
             syscall(&mut context, Resume::Registers).await;
             let reported = report(&mut context, Resume::Return(ANSWER_DEEP)).await;
