@@ -89,7 +89,7 @@ if step "build" 1200 cargo build --workspace --all-targets -q; then
     step "ratchet" 60 cargo test -p runsc -q --test ratchet
     step "guest programs" 600 cargo test -p runsc -q --test guest
     step "do" 240 cargo test -p runsc -q --test do_command
-    step "security" 180 cargo test -p runsc -q --test security
+    step "security" 240 cargo test -p runsc -q --test security --test sentry_filter
     step "oci" 180 cargo test -p runsc -q --test oci
     step "lifecycle" 240 cargo test -p runsc -q --test lifecycle
     if [ "$mode" != quick ]; then

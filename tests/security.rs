@@ -11,6 +11,7 @@ use harness::report::Report;
 use harness::sandbox::{Platform, Runtime};
 use nix::libc;
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -320,10 +321,14 @@ fn sentry_dies(runtime: &Runtime) -> Verdict {
     container.delete()
 }
 
-/// Names nobody has asked for yet are looked up at the gofer: once it is gone, that is `EIO`, and not a wait without end.
+/// Names of a tree that others may change are looked up at the gofer each time: once it is gone, that is `EIO`, and not a
+/// wait without end. (What the root has not is known without it after a while.)
 fn gofer_dies(runtime: &Runtime) -> Verdict {
-    let script = "i=0; while ls /etc/none$i 2>&1 | grep -q 'No such file'; do i=$((i+1)); done; exit 0";
-    let container = Container::running(runtime, script)?;
+    let script = "i=0; while ls /shared/none$i 2>&1 | grep -q 'No such file'; do i=$((i+1)); done; exit 0";
+    let bundle = Bundle::script(script)?;
+    let source = bundle.rootfs().join("data");
+    let mount = json!({ "destination": "/shared", "type": "bind", "source": source, "options": ["bind"] });
+    let container = Container::started(runtime, bundle.push("/mounts", mount))?;
     container.wait_for_status("running")?;
     host::kill_hard(container.gofer_pid()?);
     container.wait_for_status("stopped")?;

@@ -30,6 +30,13 @@ pub struct Row {
     pub rare: Option<&'static str>,
 }
 
+impl Row {
+    /// Whether the row allows its call with these arguments.
+    pub fn allows(&self, arguments: &[u64; 6]) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(arguments))
+    }
+}
+
 /// What must hold of one argument, of which the kernel reads the lower 32 bits (an `int`) unless [`wide`].
 #[derive(Debug, Clone, Copy)]
 pub struct Condition {
@@ -43,6 +50,16 @@ pub struct Condition {
 enum Length {
     Int,
     Long,
+}
+
+impl Condition {
+    fn holds(&self, arguments: &[u64; 6]) -> bool {
+        let mask = match self.length {
+            Length::Int => self.mask & u64::from(u32::MAX),
+            Length::Long => self.mask,
+        };
+        arguments.get(usize::from(self.argument)).is_some_and(|value| value & mask == self.value & mask)
+    }
 }
 
 /// `argument == value`.

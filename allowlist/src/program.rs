@@ -210,6 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn a_row_and_its_program_agree() {
+        let rows = [
+            row(9, &[equal(1, 5), masked(2, 4, 0)], ""),
+            row(9, &[wide(0, u64::MAX, 1 << 40)], ""),
+            row(9, &[masked(3, !6, 1)], ""),
+        ];
+        for row in rows {
+            let program = compile(std::slice::from_ref(&row));
+            for a in [0, 1, 5, 1 << 40, u64::MAX] {
+                for b in [0, 1, 5 | 1 << 32, 7] {
+                    let arguments = [a, b, b, b, 0, 0];
+                    let allowed = run(&program, ARCHITECTURE, 9, arguments) == ALLOW;
+                    assert_eq!(row.allows(&arguments), allowed, "{row:?} {arguments:x?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_row_without_conditions_settles_the_matter() {
         let rows = [row(7, &[equal(0, 1)], ""), row(7, &[], "")];
         assert_eq!(judge(&rows, 7, [9; 6]), ALLOW);

@@ -14,8 +14,6 @@ const THREAD: u64 = bits(
         | libc::CLONE_PARENT_SETTID
         | libc::CLONE_CHILD_CLEARTID,
 );
-/// The signal by which glibc tells all threads to change user (`SIGSETXID`).
-const SETXID: u64 = 33;
 /// `MADV_GUARD_INSTALL` of linux/mman.h.
 const GUARD_INSTALL: u64 = 102;
 const EXEC: u64 = bits(libc::PROT_EXEC);
@@ -47,11 +45,6 @@ pub fn rust_program() -> Vec<Row> {
         row(libc::SYS_rseq, &[], "a thread's start"),
         row(libc::SYS_sigaltstack, &[], "a thread's start"),
         row(libc::SYS_rt_sigprocmask, &[], "a thread's start"),
-        row(
-            libc::SYS_rt_sigaction,
-            &[equal(0, SETXID)],
-            "the first thread's start: glibc's handler for setuid",
-        ),
         row(libc::SYS_sched_getaffinity, &[], "a thread's start: glibc asks for its own stack's bounds"),
         row(libc::SYS_gettid, &[], "a thread's start: the standard library keeps its number"),
         row(libc::SYS_exit, &[], "a thread's end"),

@@ -26,6 +26,8 @@ const CREATION: u64 = bits(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
 /// `FS_IOC_GETFLAGS` of linux/fs.h.
 const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
 const CLOEXEC: i32 = libc::SOCK_CLOEXEC;
+/// The signal by which glibc tells all threads to change user (`SIGSETXID`).
+const SETXID: u64 = 33;
 
 /// Everything that is allowed.
 pub fn rows(facts: &Facts) -> Vec<Row> {
@@ -40,6 +42,11 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
         ),
         row(libc::SYS_sched_setaffinity, &[equal(0, 0)], "a channel's thread goes where its caller waits"),
         row(libc::SYS_close, &[], "clunks, and descriptors once they were sent"),
+        row(
+            libc::SYS_rt_sigaction,
+            &[equal(0, SETXID)],
+            "the first channel's thread, which is the process's first: glibc's handler for setuid",
+        ),
         // Finding files.
         row(libc::SYS_openat2, &[], "one name beneath a held directory; its flags are in memory"),
         row(libc::SYS_statx, &[], "attributes"),

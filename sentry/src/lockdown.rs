@@ -11,7 +11,7 @@
 mod rows;
 
 use allowlist::{Row, masked, row, wide};
-use platform::{ArgumentRule, Platform};
+use platform::{ArgumentRule, HostRule, Platform};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
     set_capabilities, set_no_new_privs,
@@ -54,7 +54,7 @@ pub fn drop_capabilities() -> Result<(), LockdownError> {
 /// The host's.
 pub fn allow_only(platform: &dyn Platform) -> Result<(), LockdownError> {
     settle_allocator();
-    Ok(allowlist::install(&all_rows(platform))?)
+    Ok(allowlist::install(&all_rows(platform.host_rules()))?)
 }
 
 /// The environment's variable that tells glibc how many heaps threads may have (`mallopt(3)`, `M_ARENA_MAX`).
@@ -78,11 +78,11 @@ fn settle_allocator() {
     drop(std::thread::Builder::new().spawn(grow_and_shrink).map(std::thread::JoinHandle::join));
 }
 
-/// Everything that a sentry on this platform may call.
-pub fn all_rows(platform: &dyn Platform) -> Vec<Row> {
+/// Everything that a sentry may call whose platform needs this.
+pub fn all_rows(platform: &[HostRule]) -> Vec<Row> {
     let mut rows = rows::rows();
     rows.extend(allowlist::rust_program());
-    for rule in platform.host_rules() {
+    for rule in platform {
         let conditions: Vec<_> = rule.arguments.iter().map(condition).collect();
         rows.push(row(rule.call, &conditions, rule.why));
     }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -207,15 +208,19 @@ impl Exec {
         };
         let pid = start(&mut client, process, descriptors, preserved)?;
         let signals = block_signals()?;
+        let (mut alone, until_alone) = std::io::pipe()?;
         match spawn::fork()? {
             Some(proxy) => {
+                // Whoever called may end its process group or terminal as soon as this command has ended.
+                drop(until_alone);
+                alone.read_to_end(&mut Vec::new())?;
                 if let Some(path) = &self.pid_file {
                     write_pid_file(path, proxy.as_raw())?;
                 }
                 Ok(0)
             }
             None => {
-                let status = proxy(client, pid, slave, &signals).unwrap_or(EXEC_FAILED);
+                let status = proxy(client, pid, slave, &signals, until_alone).unwrap_or(EXEC_FAILED);
                 // The parent's destructors and buffers are not ours to run.
                 std::process::exit(status);
             }
@@ -223,12 +228,13 @@ impl Exec {
     }
 }
 
-/// The process that stands in for a detached one.
+/// The process that stands in for a detached one. Closes `until_alone` when it has left its maker's session and streams.
 fn proxy(
     mut client: Client,
     pid: GuestPid,
     slave: Option<OwnedFd>,
     signals: &nix::sys::signalfd::SignalFd,
+    until_alone: std::io::PipeWriter,
 ) -> Result<i32, Failure> {
     nix::unistd::setsid()?;
     if let Some(slave) = &slave {
@@ -239,6 +245,7 @@ fn proxy(
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
+    drop(until_alone);
     let ticket = client.send(Call::Wait { pid }, &[])?;
     StandIn {
         link: Link::Open(client),

@@ -61,11 +61,11 @@ fn files() -> Vec<Row> {
         row(libc::SYS_fallocate, &[], "a file's space"),
         row(libc::SYS_fsync, &[], "fsync"),
         row(libc::SYS_fdatasync, &[], "fdatasync"),
-        row(libc::SYS_fstat, &[], "a file's attributes"),
+        rare(libc::SYS_fstat, &[], "a file's attributes", "only where libc's fstat is this"),
         row(
             libc::SYS_newfstatat,
             &[equal(3, bits(libc::AT_EMPTY_PATH))],
-            "a file's attributes, where libc's fstat is this",
+            "a file's attributes: libc's fstat",
         ),
         row(
             libc::SYS_memfd_create,
@@ -100,10 +100,11 @@ fn sockets() -> Vec<Row> {
             &[equal(3, bits(libc::SOCK_CLOEXEC))],
             "the control socket, the only one that listens",
         ),
-        row(
+        rare(
             libc::SYS_sendto,
             &[equal(3, bits(libc::MSG_NOSIGNAL)), null(4)],
             "an answer's rest, over a connected socket",
+            "only when a signal interrupts an answer that the socket has no room for",
         ),
         row(libc::SYS_recvfrom, &[equal(3, 0), null(4)], "a control request's rest"),
     ]
@@ -114,7 +115,6 @@ fn sockets() -> Vec<Row> {
 fn terminals() -> Vec<Row> {
     let ioctl = |request: libc::c_ulong, why| row(libc::SYS_ioctl, &[equal(1, request)], why);
     vec![
-        ioctl(libc::TCGETS, "a terminal's modes; whether a file is one"),
         ioctl(libc::TIOCGWINSZ, "a terminal's size"),
         row(
             libc::SYS_fcntl,
@@ -131,19 +131,13 @@ fn terminals() -> Vec<Row> {
 fn ourselves() -> Vec<Row> {
     vec![
         row(libc::SYS_getrandom, &[], "AT_RANDOM, /dev/urandom, hash tables' keys"),
-        row(libc::SYS_sysinfo, &[], "the host's memory: sysinfo, tmpfs's default size"),
-        row(
-            libc::SYS_prlimit64,
-            &[equal(0, 0), null(2)],
-            "our own limit of descriptors, looked at and never changed",
-        ),
         row(libc::SYS_prctl, &[equal(0, bits(libc::PR_SET_NAME))], "threads' names"),
         row(
             libc::SYS_kill,
             &[equal(0, bits(-1)), equal(1, bits(libc::SIGKILL))],
             "the end: all others in our pid namespace, which are ours",
         ),
-        row(libc::SYS_getpid, &[], "abort"),
+        rare(libc::SYS_getpid, &[], "abort", "only a panic within a panic, or memory that ran out"),
         rare(
             libc::SYS_tgkill,
             &[equal(2, bits(libc::SIGABRT))],

@@ -103,6 +103,8 @@ impl Sandbox {
         set_queue_limits(&kernel, spec)?;
         mounts::register(&kernel, spec, ends.machine);
         run_threads(&kernel)?;
+        // Asked while it may be.
+        crate::fs::tmpfs::budget::host_limits();
         lockdown::allow_only(&*kernel.platform)?;
         let (namespace, plan) = mounts::root(spec, ends.gofer, &kernel.timers)?;
         let sandbox =

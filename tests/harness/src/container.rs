@@ -52,14 +52,22 @@ impl<'a> Container<'a> {
 
     /// A command whose container keeps standard output; only its status and log matter.
     pub fn quietly(&self, arguments: &[&str], with_bundle: bool) -> Result<(), String> {
+        let bundle = self.bundle.path().to_string_lossy();
+        let with_bundle: &[&str] = if with_bundle { &["--bundle", &bundle] } else { &[] };
+        self.run_quietly(&[arguments, with_bundle, &[&self.id]].concat())
+    }
+
+    /// `runsc exec FLAGS... ID ARGS...` of a process that keeps standard output.
+    pub fn exec_quietly(&self, flags: &[&str], arguments: &[&str]) -> Result<(), String> {
+        self.run_quietly(&[&["exec"], flags, &[&self.id], arguments].concat())
+    }
+
+    fn run_quietly(&self, arguments: &[&str]) -> Result<(), String> {
         let log = self.bundle.path().join("runtime.log");
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "exec \"$@\" >/dev/null 2>&1 </dev/null", "quietly"]).arg(self.runtime.binary());
         command.args(self.runtime.global_arguments()).arg("--log").arg(&log).args(arguments);
-        if with_bundle {
-            command.arg("--bundle").arg(self.bundle.path());
-        }
-        let finished = command::run(command.arg(&self.id), LIMIT);
+        let finished = command::run(&mut command, LIMIT);
         let log = std::fs::read_to_string(&log).unwrap_or_default();
         finished.ok(&format!("{arguments:?}")).map(drop).map_err(|why| format!("{why}\n  log: {log}"))
     }

@@ -17,6 +17,7 @@ pub mod inject;
 pub mod report;
 pub mod sandbox;
 pub mod terminal;
+pub mod trace;
 
 use std::path::{Path, PathBuf};
 

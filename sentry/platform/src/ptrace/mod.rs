@@ -129,7 +129,8 @@ macro_rules! rules {
     };
 }
 
-static HOST_RULES: &[HostRule] = rules! {
+/// See [`crate::Platform::host_rules`].
+pub static HOST_RULES: &[HostRule] = rules! {
     SYS_ptrace [exactly(0, libc::PTRACE_SEIZE as u64), exactly(3, requests::OPTIONS as u64)] "attach the seed to the worker";
     SYS_ptrace [exactly(0, libc::PTRACE_INTERRUPT as u64)] "attach the seed to the worker";
     SYS_ptrace [exactly(0, libc::PTRACE_SYSEMU as u64), exactly(3, 0)] "run application code";

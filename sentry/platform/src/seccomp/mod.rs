@@ -47,6 +47,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use rules::HOST_RULES;
 pub use seed::SetupError;
 
 /// Which parts of the accelerator are on: they can be switched off one by one for measurement and diagnosis.
