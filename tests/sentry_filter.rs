@@ -48,11 +48,6 @@ fn every_row_is_needed(runtime: &Runtime, platform: Platform) -> Verdict {
         _ => platform::seccomp::HOST_RULES,
     };
     let rows = all_rows(rules);
-    // The kernel would have killed it: then the lists differ.
-    let allowed = |call: &Call| rows.iter().any(|row| row.call == call.number && row.allows(&call.arguments));
-    if let Some(call) = calls.iter().find(|call| !allowed(call)) {
-        return Err(format!("{call:x?} is on no row"));
-    }
     let idle: Vec<_> = rows
         .iter()
         .filter(|row| row.rare.is_none() && !UNSEEN.iter().any(|(what, _)| *what == row.why))
