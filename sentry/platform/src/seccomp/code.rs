@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::counts::TrapCounts;
 use super::patch::{self, Arena, Patch, Sites};
 use crate::{ARENA_SIZE, MemoryOperation, Protection};
 
@@ -23,8 +24,6 @@ const REACH: u64 = (2 << 30) - (1 << 20);
 const MOST_RETIRED: usize = 1024;
 /// How often a site must trap before it is patched: patching costs about as much as so many traps.
 pub const HOT: u8 = 16;
-/// Sites whose traps are counted at a time.
-const COUNTED: usize = 64;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub struct Code {
     /// Whether any site was ever patched.
     any: AtomicBool,
     inner: Mutex<Inner>,
-    counts: Mutex<[(u64, u8); COUNTED]>,
+    counts: Mutex<TrapCounts>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,7 +66,7 @@ impl Code {
             contexts: AtomicUsize::new(0),
             any: AtomicBool::new(false),
             inner: Mutex::default(),
-            counts: Mutex::new([(0, 0); COUNTED]),
+            counts: Mutex::default(),
         }
     }
 
@@ -76,6 +75,8 @@ impl Code {
         let copy = Self::new(self.is_enabled(), self.hot);
         copy.any.store(self.any.load(Ordering::Acquire), Ordering::Release);
         *copy.inner.lock() = self.inner.lock().clone();
+        // Else what only short-lived copies call would never be patched.
+        *copy.counts.lock() = self.counts.lock().clone();
         copy
     }
 
@@ -94,15 +95,9 @@ impl Code {
         if !self.is_enabled() {
             return false;
         }
-        let mut counts = self.counts.lock();
-        let at = (ip ^ ip >> 6 ^ ip >> 12) as usize % COUNTED;
-        let Some((site, count)) = counts.get_mut(at) else { return false };
-        if *site != ip {
-            (*site, *count) = (ip, 0);
-        }
-        *count = count.saturating_add(1);
+        let count = self.counts.lock().count(ip);
         // Patching may have to wait for a better moment, but not be tried for ever.
-        *count % self.hot == 0 && (*count / self.hot).is_power_of_two()
+        count % self.hot == 0 && (count / self.hot).is_power_of_two()
     }
 
     /// Where an arena for this code would have to be, the best places first; empty if there is one already, or can be no

@@ -28,6 +28,7 @@ use worker::Workers;
 mod carried;
 mod code;
 mod context;
+mod counts;
 mod deep;
 mod dispatch;
 mod frame;
