@@ -87,16 +87,22 @@ impl Executor {
             match next {
                 None => return,
                 Some(Some(runnable)) => {
-                    crate::vfs::begin_moment();
-                    runnable.run();
+                    self.run(runnable);
                 }
                 Some(None) => {
                     let Some(runnable) = self.take_injected() else { return };
-                    crate::vfs::begin_moment();
-                    runnable.run();
+                    self.run(runnable);
                 }
             }
         }
+    }
+
+    fn run(&self, runnable: Runnable) {
+        crate::vfs::begin_moment();
+        runnable.run();
+        // After the poll and not within: the host may let an application thread run in place of this one at once, and whatever
+        // that wants next must not find its future still being polled.
+        self.platform.send_answers();
     }
 
     fn take_injected(&self) -> Option<Runnable> {

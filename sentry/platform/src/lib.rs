@@ -61,6 +61,10 @@ pub trait Platform: Send + Sync + 'static {
     /// [`Platform::wait`] would not hear of; wakes futures as that does. Also returns after [`Platform::kick`] and spuriously.
     fn spin(&self) {}
 
+    /// Lets the threads go on that this thread of the sentry has resumed. To be called after each poll of a future, with no
+    /// lock held: until then they may stand still.
+    fn send_answers(&self) {}
+
     /// Makes one worker return from [`Platform::wait`], now or on its next call.
     fn kick(&self);
 

@@ -15,6 +15,7 @@ use super::deep;
 use super::dispatch::After;
 use super::frame::Frame;
 use super::memory::{Memory, command_for, is_exit, is_native_allowed};
+use super::outbox::Answer;
 use super::rewrite::Rewriting;
 use super::slots::{NewChunk, Slot, Space};
 use super::thread::{Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
@@ -108,7 +109,8 @@ impl SeccompContext {
         self.thread.carried.finish(&self.thread.slot);
         if !is_native_allowed(&request, &core.layout) {
             core.set_stand(state, Stand::Running);
-            return core.sent(&self.thread, state, core.listener.answer(id, errno::EINVAL.to_return_value()));
+            core.keep_answer(&self.thread, id, Answer::Value(errno::EINVAL.to_return_value()));
+            return After::Nothing;
         }
         if is_exit(&request) {
             core.let_exit(&self.thread, state);
@@ -117,7 +119,9 @@ impl SeccompContext {
             return After::Nothing;
         }
         core.set_stand(state, Stand::Running);
-        core.sent(&self.thread, state, core.listener.proceed(id))
+        state.heat.resumed();
+        core.keep_answer(&self.thread, id, Answer::Proceed);
+        After::Nothing
     }
 
     /// The frame, if captured.
@@ -421,14 +425,7 @@ impl Context for SeccompContext {
                 }
                 self.core.set_stand(&mut state, Stand::Running);
                 state.heat.resumed();
-                // Not under the lock: the host lets the thread run right here and now, and the spinner could not take its
-                // next request until this worker had the processor again.
-                drop(state);
-                let result = self.core.listener.answer(id, value);
-                if result.is_err() {
-                    let after = self.core.sent(&thread, &mut thread.state.lock(), result);
-                    self.after(after);
-                }
+                self.core.keep_answer(&thread, id, Answer::Value(value));
                 return;
             }
             (Resume::Return(value), Stand::Asking { place: Place::Deep, .. }) => {

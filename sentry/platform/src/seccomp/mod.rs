@@ -34,6 +34,7 @@ mod dispatch;
 mod frame;
 mod memory;
 mod notification;
+mod outbox;
 mod patch;
 mod request;
 mod rewrite;
@@ -315,6 +316,7 @@ impl Platform for SeccompPlatform {
         core.sink_unanswered();
         carried::next_turn();
         loop {
+            core.send_answers();
             if core.seed_died.load(Ordering::Acquire) {
                 return Err(errno::ECHILD);
             }
@@ -337,7 +339,12 @@ impl Platform for SeccompPlatform {
     }
 
     fn spin(&self) {
+        self.core.send_answers();
         self.core.spin();
+    }
+
+    fn send_answers(&self) {
+        self.core.send_answers();
     }
 
     fn kick(&self) {

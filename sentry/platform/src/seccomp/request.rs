@@ -17,6 +17,7 @@ use super::Core;
 use super::dispatch::After;
 use super::memory::Memory;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
+use super::outbox::Answer;
 use super::seed::write_commands;
 use super::thread::{Place, Stand, State, Thread};
 use crate::stub::{
@@ -57,7 +58,7 @@ impl Core {
     }
 
     /// Answers a request.
-    pub fn answer_request(&self, thread: &Thread, state: &mut State, place: Place, value: u64) -> After {
+    pub fn answer_request(&self, thread: &Arc<Thread>, state: &mut State, place: Place, value: u64) -> After {
         let slot = &thread.slot;
         thread.carried.finish(slot);
         slot.set_word(SLOT_RESULT, value);
@@ -86,14 +87,15 @@ impl Core {
     }
 
     /// Lets a thread that has given up its processor go on with its answer.
-    fn answer_parked(&self, thread: &Thread, state: &mut State, id: u64, value: u64) -> After {
+    fn answer_parked(&self, thread: &Arc<Thread>, state: &mut State, id: u64, value: u64) -> After {
         thread.slot.set_state(state.idle_word());
         if std::mem::take(&mut state.interrupted) {
             thread.process.signal(thread.tid);
         }
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
-        self.sent(thread, state, self.listener.answer(id, value))
+        self.keep_answer(thread, id, Answer::Value(value));
+        After::Nothing
     }
 
     /// A thread with a request makes a call: it gives up its processor, or a late interrupt has brought it into its handler.
@@ -124,7 +126,13 @@ impl Core {
     }
 
     /// Has a thread that rang make another call in the place of its own, and return `result` if that succeeds.
-    pub fn substitute(&self, thread: &Thread, state: &mut State, command: [u64; 7], result: u64) -> After {
+    pub fn substitute(
+        &self,
+        thread: &Arc<Thread>,
+        state: &mut State,
+        command: [u64; 7],
+        result: u64,
+    ) -> After {
         let Stand::Syscall { id, request } = state.stand else { return self.condemn(thread, state) };
         let slot = &thread.slot;
         for (index, argument) in request.arguments.into_iter().enumerate() {
@@ -135,7 +143,8 @@ impl Core {
         slot.set_half(SLOT_OUT_LENGTH, 0);
         slot.set_state(STATE_SUBSTITUTE);
         self.set_stand(state, Stand::Substituting(command));
-        self.sent(thread, state, self.listener.answer(id, 0))
+        self.keep_answer(thread, id, Answer::Value(0));
+        After::Nothing
     }
 
     /// A thread makes the call it was told to make, or a late interrupt has come before.
@@ -163,7 +172,8 @@ impl Core {
         }
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
-        self.sent(thread, state, self.listener.proceed(call.id))
+        self.keep_answer(thread, call.id, Answer::Proceed);
+        After::Nothing
     }
 
     /// Whether this is the call of a thread that gives up its processor.

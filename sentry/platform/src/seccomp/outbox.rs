@@ -1,0 +1,67 @@
+//! Answers that a thread of the sentry has decided on and not sent yet.
+//!
+//! An answer lets the answered thread run at once, on this very processor and often in place of the thread that sent it, which then goes on
+//! only when the other waits again. So nothing may be left half done behind an answer: while the
+//! task's future is still being polled, the thread's next request would find nobody to take it, however eagerly the
+//! spinner looks. Answers are therefore kept until the poll is over, and sent by [`Core::send_answers`].
+//!
+//! Key types: [`Answer`]. Neighbours: `context` and `request` keep answers; the executor has them sent, and waiting sends what is left.
+//! Invariant: a thread of the sentry never waits for anything with an answer kept.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::Core;
+use super::thread::Thread;
+
+/// What the answer to a notification is.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// This result.
+    Value(u64),
+    /// The host is to carry the call out.
+    Proceed,
+}
+
+/// An answer that has not been sent.
+struct Kept {
+    /// Whose it is: there may be several platforms in a process.
+    core: usize,
+    thread: Arc<Thread>,
+    id: u64,
+    answer: Answer,
+}
+
+thread_local! {
+    static OUTBOX: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Core {
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Keeps an answer until this thread of the sentry has done with the call.
+    pub fn keep_answer(&self, thread: &Arc<Thread>, id: u64, answer: Answer) {
+        let kept = Kept { core: self.identity(), thread: thread.clone(), id, answer };
+        OUTBOX.with_borrow_mut(|outbox| outbox.push(kept));
+    }
+
+    /// Sends what this thread of the sentry has kept. To be called with no lock held.
+    pub fn send_answers(&self) {
+        let identity = self.identity();
+        while let Some(kept) = OUTBOX.with_borrow_mut(|outbox| {
+            let at = outbox.iter().position(|kept| kept.core == identity)?;
+            Some(outbox.remove(at))
+        }) {
+            let result = match kept.answer {
+                Answer::Value(value) => self.listener.answer(kept.id, value),
+                Answer::Proceed => self.listener.proceed(kept.id),
+            };
+            if result.is_err() {
+                let after = self.sent(&kept.thread, &mut kept.thread.state.lock(), result);
+                self.finish(&kept.thread, after);
+            }
+        }
+    }
+}
