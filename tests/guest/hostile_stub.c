@@ -130,6 +130,11 @@ static void *scribble(void *arg) {
             }
     return NULL;
 }
+/* More wait at the same time than a sandbox may treat alike. */
+static void *wait_again_and_again(void *arg) {
+    for (;;) poll(NULL, 0, 1);
+    return arg;
+}
 TEST(memory_that_is_not_the_programs_may_be_overwritten_at_any_time) {
     look_for_foreign_pages();
     for (int i = 0; i < found_count; i++)
@@ -142,6 +147,7 @@ TEST(memory_that_is_not_the_programs_may_be_overwritten_at_any_time) {
             if (target_count > 32) target_count = 32;
             quiet_child();
             pthread_t t[2];
+            for (int i = 0; i < 30; i++) pthread_create(&t[0], NULL, wait_again_and_again, NULL);
             for (long i = 0; i < 2; i++) pthread_create(&t[i], NULL, scribble, (void *)(i + round));
             for (int i = 0; i < 300; i++) {
                 char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -32,7 +32,8 @@ const FACT_VALID: u64 = 1 << 63;
 pub struct SeccompContext {
     pub(super) core: Arc<Core>,
     pub(super) thread: Arc<Thread>,
-    captured: Option<Registers>,
+    /// Boxed, because most threads most of the time are not captured.
+    captured: Option<Box<Registers>>,
     pub(super) memory: Arc<Memory>,
     interrupter: Arc<ThreadInterrupter>,
     /// Commands are under way for `poll_memory` or for a new chunk.
@@ -65,7 +66,7 @@ impl SeccompContext {
         thread.slot.space.code.contexts.fetch_add(1, Ordering::Relaxed);
         Box::new(Self {
             core: core.clone(),
-            captured: Some(registers),
+            captured: Some(Box::new(registers)),
             memory: Arc::new(Memory { thread: thread.clone(), max_address: core.layout.max_address }),
             interrupter: Arc::new(ThreadInterrupter(thread.clone())),
             thread,
@@ -92,7 +93,7 @@ impl SeccompContext {
     fn load(&mut self, state: &mut State, id: u64, frame: Frame) -> After {
         if std::mem::take(&mut state.interrupted) {
             state.trap = Some(Trap::Interrupted);
-            state.registers = self.captured;
+            state.registers = self.captured.take();
             return After::Wake(state.waker.take());
         }
         if let Some(registers) = self.captured.take() {
@@ -545,7 +546,7 @@ impl Context for SeccompContext {
     }
 
     fn registers(&mut self) -> Option<&mut Registers> {
-        self.captured.as_mut()
+        self.captured.as_deref_mut()
     }
 
     fn fp_state(&mut self) -> Result<Vec<u8>, Died> {

@@ -249,7 +249,7 @@ impl Core {
             return self.exit(thread, state, id, frame);
         }
         self.set_stand(state, Stand::Captured { id, frame });
-        state.registers = Some(registers);
+        state.registers = Some(Box::new(registers));
         After::Wake(state.waker.take())
     }
 

@@ -123,7 +123,7 @@ pub struct State {
     /// A trap that nobody has fetched.
     pub trap: Option<Trap>,
     /// Registers that arrived with a capture and nobody has fetched.
-    pub registers: Option<Registers>,
+    pub registers: Option<Box<Registers>>,
     /// How the last batch of commands ended, if nobody has fetched it.
     pub outcome: Option<Outcome>,
     /// Who polls.
