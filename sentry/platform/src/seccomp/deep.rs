@@ -2,12 +2,13 @@
 //!
 //! A thread that is held in its call *is* a pending notification, and the host walks the list of all that are pending
 //! at each `RECV` and `SEND`. So only few wait that way. When a call is still unanswered as its worker turns to the next
-//! trap, and many are held already, its thread is sent *deep*: into a `futex(2)` wait of the host's for the state in its slot. The
-//! answer is left in the slot, and the thread woken.
+//! trap, and too many are held, the thread that has waited longest is sent *deep*: into a `futex(2)` wait of the host's for the state in its
+//! slot. The answer is left in the slot, and the thread woken. That costs two more calls of the host, and the host wakes the thread
+//! on any processor instead of this one; those who wait briefly again and again do not pay it.
 //!
 //! ```text
 //!   Syscall, rung for ──────────────── DEEP, SEND ANSWER_DEEP ──▶ Asking(Deep) ── result, state, FUTEX_WAKE ──▶ Running
-//!   Asking(Slot), CALL_PARK ────────── DEEP, SEND ANSWER_DEEP ──────▶ ▲
+//!   Asking(Parked) ─────────────────── DEEP, SEND ANSWER_DEEP ──────▶ ▲
 //!   Syscall, the program's own site ── signal, SEND ──▶ Sinking ──────╯ handler: frame into the stub, DEEP, SEND return
 //! ```
 //!
@@ -23,8 +24,8 @@
 //! Neighbours: `enter.s` (the stub's side), `request` (other ways to wait). All functions that take a state are called with it locked.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use super::Core;
 use super::dispatch::After;
@@ -35,8 +36,28 @@ use crate::stub::{
     ANSWER_DEEP, ANSWER_RETURN, SLOT_ARGUMENTS, SLOT_OUT_LENGTH, SLOT_RESULT, SLOT_RETURN, STATE_DEEP,
 };
 
-/// Calls that may be held in notifications before others are sent deep: those walk past no more than so many.
-const MOST_HELD: usize = 16;
+/// Calls that may be held in notifications: nobody has to walk past more. Those that cannot be sent deep come on top.
+pub const MOST_HELD: usize = 16;
+/// Entries of the line beyond which it is looked through for those that do not wait any more.
+const LONG_LINE: usize = 4 * MOST_HELD;
+
+/// A thread that waits for the answer to a call, held by this notification.
+#[derive(Debug)]
+pub struct Waiter {
+    thread: Weak<Thread>,
+    id: u64,
+}
+
+impl Waiter {
+    fn waits(&self) -> bool {
+        self.thread.upgrade().is_some_and(|thread| thread.state.lock().stand.held_by() == Some(self.id))
+    }
+}
+
+/// This worker has taken a thread's call. To be called before that can be answered.
+pub fn note_taken(thread: &Arc<Thread>) {
+    TAKEN.with_borrow_mut(|taken| taken.push(thread.clone()));
+}
 
 thread_local! {
     /// Threads whose calls this worker has taken since it last waited for a trap.
@@ -44,26 +65,36 @@ thread_local! {
 }
 
 impl Core {
-    /// This worker has taken a thread's call. To be called before it can be answered.
-    pub fn note_taken(&self, thread: &Arc<Thread>) {
-        if self.holds_many() {
-            TAKEN.with_borrow_mut(|taken| taken.push(thread.clone()));
-        }
-    }
-
-    /// This worker has done what it can: those whose calls it has taken and not answered are going to wait.
-    pub fn sink_unanswered(&self) {
+    /// Sends those deep that wait too long, now that this worker has done what it can: whose calls it has taken and not answered,
+    /// they are going to wait.
+    pub fn sink_waiting(&self) {
         if TAKEN.with_borrow(Vec::is_empty) {
             return;
         }
         for thread in TAKEN.take() {
-            let after = self.sink(&thread, &mut thread.state.lock());
-            self.finish(&thread, after);
+            let held = thread.state.lock().stand.held_by();
+            if let Some(id) = held {
+                self.line.lock().push_back(Waiter { thread: Arc::downgrade(&thread), id });
+            }
+        }
+        while self.holds_many() {
+            let Some(longest) = self.line.lock().pop_front() else { return };
+            if let Some(thread) = longest.thread.upgrade() {
+                let after = self.sink(&thread, &mut thread.state.lock(), longest.id);
+                self.finish(&thread, after);
+            }
+        }
+        if self.line.lock().len() > LONG_LINE {
+            // Not under the line's lock: others who have locked a state come for that.
+            let mut line = std::mem::take(&mut *self.line.lock());
+            line.retain(Waiter::waits);
+            let mut newer = self.line.lock();
+            line.append(&mut newer);
+            *newer = line;
         }
     }
 
-    /// Whether more calls are held than everybody should have to walk past.
-    pub fn holds_many(&self) -> bool {
+    fn holds_many(&self) -> bool {
         self.held.load(Ordering::Relaxed) > MOST_HELD
     }
 
@@ -76,10 +107,16 @@ impl Core {
         }
     }
 
-    fn sink(&self, thread: &Arc<Thread>, state: &mut State) -> After {
-        let Stand::Syscall { id, request } = state.stand else { return After::Nothing };
-        if !request.only_returns() || state.orphan || !self.holds_many() {
+    fn sink(&self, thread: &Arc<Thread>, state: &mut State, id: u64) -> After {
+        let request = match state.stand {
+            Stand::Syscall { request, .. } | Stand::Asking { request, .. } => request,
+            _ => return After::Nothing,
+        };
+        if state.stand.held_by() != Some(id) || state.orphan {
             return After::Nothing;
+        }
+        if matches!(state.stand, Stand::Asking { .. }) {
+            return self.send_deep(thread, state, id, request);
         }
         if [self.labels.ring_ip, self.labels.plain_ip].contains(&request.ip) {
             leave_arguments(thread, &request.arguments);
@@ -92,7 +129,7 @@ impl Core {
     }
 
     /// Tells the stub, which is held by notification `id`, to wait for the slot.
-    pub fn send_deep(&self, thread: &Thread, state: &mut State, id: u64, request: SyscallRequest) -> After {
+    fn send_deep(&self, thread: &Thread, state: &mut State, id: u64, request: SyscallRequest) -> After {
         thread.slot.set_state(STATE_DEEP);
         self.set_stand(state, Stand::Asking { request, place: Place::Deep });
         self.sent(thread, state, self.listener.answer(id, ANSWER_DEEP))

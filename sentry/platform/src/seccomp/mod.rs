@@ -18,6 +18,7 @@ use crate::stub::{Geometry, Labels};
 use crate::{Affinity, Context, HostRule, Layout, NewSpace, Platform, Registers, SpawnError, SpawnKind};
 use carried::Carried;
 use context::{BirthHandle, SeccompContext, child_space, start_birth};
+use deep::Waiter;
 use frame::FpTemplate;
 use notification::Listener;
 use slots::SlotMemory;
@@ -96,6 +97,8 @@ pub(crate) struct Core {
     spinner: Spinner,
     /// Calls that are held in notifications.
     held: AtomicUsize,
+    /// Who waits in them, longest first; some do not any more.
+    line: Mutex<VecDeque<Waiter>>,
     seed: Arc<Thread>,
     seed_line: Mutex<SeedLine>,
     seed_died: AtomicBool,
@@ -152,6 +155,7 @@ impl SeccompPlatform {
             workers,
             spinner: Spinner::new(options.patch && options.spin),
             held: AtomicUsize::new(0),
+            line: Mutex::default(),
             seed: thread,
             seed_line: Mutex::default(),
             seed_died: AtomicBool::new(false),
@@ -313,7 +317,7 @@ impl Platform for SeccompPlatform {
 
     fn wait(&self) -> Result<(), Errno> {
         let core = &self.core;
-        core.sink_unanswered();
+        core.sink_waiting();
         carried::next_turn();
         loop {
             core.send_answers();

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use super::Core;
+use super::deep::note_taken;
 use super::dispatch::After;
 use super::memory::Memory;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
@@ -102,11 +103,9 @@ impl Core {
     pub fn while_asking(&self, thread: &Arc<Thread>, state: &mut State, call: &Notification) -> After {
         let is_park = self.is_park(call);
         match state.stand {
-            Stand::Asking { request, place: Place::Slot } if is_park && self.holds_many() => {
-                self.send_deep(thread, state, call.id, request)
-            }
             Stand::Asking { request, place: Place::Slot } if is_park => {
                 self.set_stand(state, Stand::Asking { request, place: Place::Parked(call.id) });
+                note_taken(thread);
                 After::Nothing
             }
             Stand::Returning(_) if is_park && state.orphan => {
@@ -203,7 +202,7 @@ impl Core {
         if was != is {
             self.spinner.count_busy(is);
         }
-        let (was, is) = (state.stand.is_held(), stand.is_held());
+        let (was, is) = (state.stand.held_by().is_some(), stand.held_by().is_some());
         if was != is {
             self.count_held(is);
         }

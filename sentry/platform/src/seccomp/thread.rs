@@ -201,9 +201,13 @@ pub enum Place {
 }
 
 impl Stand {
-    /// Whether its call is held in a notification.
-    pub fn is_held(&self) -> bool {
-        matches!(self, Self::Syscall { .. } | Self::Asking { place: Place::Parked(_), .. })
+    /// The notification that holds the thread while its call has no answer, if the call might as well wait elsewhere.
+    pub fn held_by(&self) -> Option<u64> {
+        match self {
+            Self::Syscall { id, request } if request.only_returns() => Some(*id),
+            Self::Asking { place: Place::Parked(id), .. } => Some(*id),
+            _ => None,
+        }
     }
 
     /// Whether the thread wants a processor.

@@ -30,6 +30,8 @@ pub enum Fact {
 pub struct Call(u64);
 
 const SLOT: u64 = 1 << 4;
+/// Nothing to the stub.
+const WAITS: u64 = 1 << 5;
 const NONE: u64 = 0;
 const FIXED: u64 = 1;
 const SCALED: u64 = 2;
@@ -64,6 +66,11 @@ impl Call {
         Self(0)
     }
 
+    /// May wait for long, and then only returns a value, as all that may be put into the slot.
+    const fn waits(self) -> Self {
+        Self(self.0 | WAITS)
+    }
+
     const fn half(pointer: u64, register: u64, mode: u64, value: u64) -> u64 {
         pointer | register << 3 | mode << 6 | value << 8
     }
@@ -95,7 +102,7 @@ impl Call {
 
     /// Whether a call may wait for long and then does nothing but return a value: nothing has to be made in its place.
     pub fn only_returns(number: u64) -> bool {
-        Self::of(number).may_ask() || i64::try_from(number).is_ok_and(|number| WAITING.contains(&number))
+        Self::of(number).0 & (SLOT | WAITS) != 0
     }
 
     /// The entry of a call.
@@ -134,47 +141,9 @@ impl Call {
 
     /// The word the stub reads.
     pub fn word(self) -> u64 {
-        self.0
+        self.0 & !WAITS
     }
 }
-
-/// Calls that may wait for long, beside those that may be put into the slot.
-static WAITING: [i64; 34] = [
-    libc::SYS_nanosleep,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_restart_syscall,
-    libc::SYS_pause,
-    libc::SYS_rt_sigsuspend,
-    libc::SYS_rt_sigtimedwait,
-    libc::SYS_wait4,
-    libc::SYS_waitid,
-    libc::SYS_select,
-    libc::SYS_pselect6,
-    libc::SYS_epoll_pwait2,
-    libc::SYS_futex_waitv,
-    libc::SYS_accept,
-    libc::SYS_accept4,
-    libc::SYS_connect,
-    libc::SYS_recvmmsg,
-    libc::SYS_sendmmsg,
-    libc::SYS_preadv,
-    libc::SYS_pwritev,
-    libc::SYS_preadv2,
-    libc::SYS_pwritev2,
-    libc::SYS_sendfile,
-    libc::SYS_splice,
-    libc::SYS_tee,
-    libc::SYS_vmsplice,
-    libc::SYS_copy_file_range,
-    libc::SYS_semop,
-    libc::SYS_semtimedop,
-    libc::SYS_msgsnd,
-    libc::SYS_msgrcv,
-    libc::SYS_mq_timedsend,
-    libc::SYS_mq_timedreceive,
-    libc::SYS_sync,
-    libc::SYS_syncfs,
-];
 
 /// All calls, by number.
 pub static TABLE: [Call; CALLS] = table();
@@ -288,8 +257,40 @@ const fn table() -> [Call; CALLS] {
         SYS_timerfd_settime => Call::slot().input_fixed(2, 32).output_fixed(3, 32);
         SYS_futex => Call::slot();
 
-        SYS_nanosleep => Call::ring().input_fixed(0, 16);
-        SYS_clock_nanosleep => Call::ring().input_fixed(2, 16);
+        SYS_nanosleep => Call::ring().input_fixed(0, 16).waits();
+        SYS_clock_nanosleep => Call::ring().input_fixed(2, 16).waits();
+        SYS_restart_syscall => Call::ring().waits();
+        SYS_pause => Call::ring().waits();
+        SYS_rt_sigsuspend => Call::ring().waits();
+        SYS_rt_sigtimedwait => Call::ring().waits();
+        SYS_wait4 => Call::ring().waits();
+        SYS_waitid => Call::ring().waits();
+        SYS_select => Call::ring().waits();
+        SYS_pselect6 => Call::ring().waits();
+        SYS_epoll_pwait2 => Call::ring().waits();
+        SYS_futex_waitv => Call::ring().waits();
+        SYS_accept => Call::ring().waits();
+        SYS_accept4 => Call::ring().waits();
+        SYS_connect => Call::ring().waits();
+        SYS_recvmmsg => Call::ring().waits();
+        SYS_sendmmsg => Call::ring().waits();
+        SYS_preadv => Call::ring().waits();
+        SYS_pwritev => Call::ring().waits();
+        SYS_preadv2 => Call::ring().waits();
+        SYS_pwritev2 => Call::ring().waits();
+        SYS_sendfile => Call::ring().waits();
+        SYS_splice => Call::ring().waits();
+        SYS_tee => Call::ring().waits();
+        SYS_vmsplice => Call::ring().waits();
+        SYS_copy_file_range => Call::ring().waits();
+        SYS_semop => Call::ring().waits();
+        SYS_semtimedop => Call::ring().waits();
+        SYS_msgsnd => Call::ring().waits();
+        SYS_msgrcv => Call::ring().waits();
+        SYS_mq_timedsend => Call::ring().waits();
+        SYS_mq_timedreceive => Call::ring().waits();
+        SYS_sync => Call::ring().waits();
+        SYS_syncfs => Call::ring().waits();
     }
     table
 }
@@ -308,6 +309,8 @@ mod tests {
         let open = Call::of(libc::SYS_openat as u64).input_extent(&arguments).expect("a path");
         assert_eq!((open.address, open.string), (0x2000, true));
         assert_eq!(Call::of(u64::MAX).word(), 0);
-        assert_eq!(Call::of(libc::SYS_execve as u64).word(), 0);
+        for plain in [libc::SYS_execve, libc::SYS_pause] {
+            assert_eq!(Call::of(plain as u64).word(), 0);
+        }
     }
 }

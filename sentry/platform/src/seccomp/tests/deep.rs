@@ -1,11 +1,12 @@
 //! Threads that wait in the deep, on their way there and back.
 
 use super::*;
+use crate::seccomp::deep::MOST_HELD;
 use crate::seccomp::thread::{Place, Stand};
 use crate::stub::{ANSWER_DEEP, STATE_IDLE};
 
-/// As many as are certainly too many to be held.
-const CROWD: usize = 24;
+/// One more than can be held.
+const CROWD: usize = MOST_HELD + 1;
 const REPORT: u64 = 1000;
 const FUTEX: u64 = libc::SYS_futex as u64;
 const PAUSE: u64 = libc::SYS_pause as u64;
@@ -52,9 +53,13 @@ enum Way {
 
 const WAYS: [Way; 3] = [Way::Plainly, Way::Ringing, Way::FromItsOwnSite];
 
-/// A process with a crowd of threads in calls of which nobody knows the answer. The last of them, which makes its call `way`, is
-/// handed over as its call arrives.
-async fn crowd(platform: &SeccompPlatform, way: Way) -> (Vec<Box<dyn Context>>, Box<dyn Context>) {
+/// A process of `size` threads in calls, made `way`, of which nobody knows the answer: its first, the others, and its
+/// parent, which stands still. The call of the last of them has just arrived.
+async fn crowd(
+    platform: &SeccompPlatform,
+    way: Way,
+    size: usize,
+) -> (Vec<Box<dyn Context>>, Box<dyn Context>) {
     let code = if way == Way::FromItsOwnSite { one_call() } else { through_stub() };
     let number = if way == Way::Ringing { FUTEX } else { PAUSE };
     let mut parent = program(platform, code).await;
@@ -73,16 +78,16 @@ async fn crowd(platform: &SeccompPlatform, way: Way) -> (Vec<Box<dyn Context>>, 
     };
     *parent.registers().expect("captured") = base;
     let mut others = Vec::new();
-    for _ in 0..CROWD {
+    for _ in 0..size {
         let spawned = Spawn { kind: SpawnKind::Thread, registers: base, fs_base: None };
         let mut child = spawn(&mut parent, &spawned).await;
         let request = syscall(&mut child, Resume::Registers).await;
         assert_eq!((request.number, request.arguments), (number, [1, 2, 3, 4, 5, 6]));
         others.push(child);
     }
-    let last = others.pop().expect("a crowd");
+    let first = others.remove(0);
     others.push(parent);
-    (others, last)
+    (others, first)
 }
 
 async fn report(context: &mut Box<dyn Context>, how: Resume) -> [u64; 6] {
@@ -96,12 +101,14 @@ fn few_are_held_and_all_get_their_answers() {
     let (platform, _guard) = platform();
     for way in WAYS {
         block_on(platform, async {
-            let (mut others, mut last) = crowd(platform, way).await;
-            wait_until(platform, || is_deep(&*last));
-            let deep = others.iter().filter(|other| is_deep(&***other)).count();
-            assert!((CROWD - 20..CROWD).contains(&deep), "{way:?}: {deep}");
-            let others = others.iter_mut().take(CROWD - 1).rev();
-            for (value, context) in (4000..).zip(std::iter::once(&mut last).chain(others)) {
+            let (mut others, mut first) = crowd(platform, way, CROWD + 7).await;
+            wait_until(platform, || is_deep(&*others[6]));
+            // Those that have waited longest, and no others.
+            let deep = others.iter().take_while(|other| is_deep(&***other)).count();
+            assert_eq!((deep, is_deep(&*first)), (7, true), "{way:?}");
+            assert!(others[7..].iter().all(|other| !is_deep(&**other)), "{way:?}");
+            let others = others.iter_mut().take(CROWD + 6).rev();
+            for (value, context) in (4000..).zip(std::iter::once(&mut first).chain(others)) {
                 assert_eq!(report(context, Resume::Return(value)).await, [value, 2, 3, 4, 5, 6], "{way:?}");
                 capture(context).await;
                 let registers = context.registers().expect("captured");
@@ -116,10 +123,10 @@ fn a_deep_thread_is_captured_behind_its_call() {
     let (platform, _guard) = platform();
     for way in WAYS {
         block_on(platform, async {
-            let (_others, mut last) = crowd(platform, way).await;
-            wait_until(platform, || is_deep(&*last));
-            capture(&mut last).await;
-            let registers = *last.registers().expect("captured");
+            let (_others, mut first) = crowd(platform, way, CROWD).await;
+            wait_until(platform, || is_deep(&*first));
+            capture(&mut first).await;
+            let registers = *first.registers().expect("captured");
             let (number, rip) = match way {
                 Way::FromItsOwnSite => (PAUSE, CODE + 5),
                 Way::Plainly => (PAUSE, BEHIND),
@@ -129,8 +136,8 @@ fn a_deep_thread_is_captured_behind_its_call() {
             let r = registers;
             assert_eq!([r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9], [1, 2, 3, 4, 5, 6], "{way:?}");
             assert_eq!((r.r12, r.rbp, r.rsp, r.rcx), (7, 8, STACK, rip), "{way:?}");
-            last.registers().expect("captured").rsi = 99;
-            assert_eq!(report(&mut last, Resume::Return(5)).await[..2], [5, 99]);
+            first.registers().expect("captured").rsi = 99;
+            assert_eq!(report(&mut first, Resume::Return(5)).await[..2], [5, 99]);
         });
     }
 }
@@ -141,14 +148,14 @@ fn a_thread_may_be_answered_or_captured_on_its_way_down() {
     for way in WAYS {
         for captured in [false, true] {
             block_on(platform, async {
-                let (_others, mut last) = crowd(platform, way).await;
-                platform.core.sink_unanswered();
-                assert!(!matches!(behind(&*last).thread.state.lock().stand, Stand::Syscall { .. }));
+                let (_others, mut first) = crowd(platform, way, CROWD).await;
+                platform.core.sink_waiting();
+                assert!(!matches!(behind(&*first).thread.state.lock().stand, Stand::Syscall { .. }));
                 if captured {
-                    capture(&mut last).await;
-                    assert_eq!(last.registers().expect("captured").rdi, 1);
+                    capture(&mut first).await;
+                    assert_eq!(first.registers().expect("captured").rdi, 1);
                 }
-                assert_eq!(report(&mut last, Resume::Return(77)).await, [77, 2, 3, 4, 5, 6]);
+                assert_eq!(report(&mut first, Resume::Return(77)).await, [77, 2, 3, 4, 5, 6]);
             });
         }
     }
@@ -160,18 +167,18 @@ fn an_interrupt_ends_the_run_after_the_deep_wait() {
     for way in WAYS {
         for sink_first in [false, true] {
             block_on(platform, async {
-                let (_others, mut last) = crowd(platform, way).await;
+                let (_others, mut first) = crowd(platform, way, CROWD).await;
                 if sink_first {
-                    wait_until(platform, || is_deep(&*last));
+                    wait_until(platform, || is_deep(&*first));
                 } else {
-                    platform.core.sink_unanswered();
+                    platform.core.sink_waiting();
                 }
-                last.interrupter().interrupt();
-                assert!(matches!(run(&mut last, Resume::Return(88)).await, Trap::Interrupted), "{way:?}");
-                let registers = *last.registers().expect("captured");
+                first.interrupter().interrupt();
+                assert!(matches!(run(&mut first, Resume::Return(88)).await, Trap::Interrupted), "{way:?}");
+                let registers = *first.registers().expect("captured");
                 let rip = if way == Way::FromItsOwnSite { CODE + 5 } else { BEHIND };
                 assert_eq!((registers.rax, registers.rip, registers.rsi), (88, rip, 2), "{way:?}");
-                assert_eq!(report(&mut last, Resume::Registers).await, [88, 2, 3, 4, 5, 6]);
+                assert_eq!(report(&mut first, Resume::Registers).await, [88, 2, 3, 4, 5, 6]);
             });
         }
     }
@@ -182,15 +189,15 @@ fn a_late_interrupt_finds_a_thread_asleep() {
     let (platform, _guard) = platform();
     for way in WAYS {
         block_on(platform, async {
-            let (_others, mut last) = crowd(platform, way).await;
-            wait_until(platform, || is_deep(&*last));
-            let thread = behind(&*last).thread.clone();
+            let (_others, mut first) = crowd(platform, way, CROWD).await;
+            wait_until(platform, || is_deep(&*first));
+            let thread = behind(&*first).thread.clone();
             // As if it had been sent while the thread still ran.
             thread.process.signal(thread.tid);
             wait_until(platform, || thread.state.lock().interrupted);
-            assert!(is_deep(&*last));
-            assert!(matches!(run(&mut last, Resume::Return(66)).await, Trap::Interrupted), "{way:?}");
-            assert_eq!(report(&mut last, Resume::Registers).await, [66, 2, 3, 4, 5, 6]);
+            assert!(is_deep(&*first));
+            assert!(matches!(run(&mut first, Resume::Return(66)).await, Trap::Interrupted), "{way:?}");
+            assert_eq!(report(&mut first, Resume::Registers).await, [66, 2, 3, 4, 5, 6]);
         });
     }
 }
@@ -200,11 +207,11 @@ fn threads_that_are_given_up_in_the_deep_leave_the_others_alone() {
     let (platform, _guard) = platform();
     for way in WAYS {
         block_on(platform, async {
-            let (mut others, last) = crowd(platform, way).await;
-            wait_until(platform, || is_deep(&*last));
+            let (mut others, first) = crowd(platform, way, CROWD).await;
+            wait_until(platform, || is_deep(&*first));
             let mut parent = others.pop().expect("the parent");
-            let thread = behind(&*last).thread.clone();
-            drop((last, others));
+            let thread = behind(&*first).thread.clone();
+            drop((first, others));
             wait_until(platform, || thread.process.thread_count() == 1);
             let request = syscall(&mut parent, Resume::Registers).await;
             assert_eq!(request.arguments, [1, 2, 3, 4, 5, 6]);
@@ -216,12 +223,12 @@ fn threads_that_are_given_up_in_the_deep_leave_the_others_alone() {
 fn a_thread_that_ends_its_own_wait_dies_with_its_next_call() {
     let (platform, _guard) = platform();
     block_on(platform, async {
-        let (others, mut last) = crowd(platform, Way::FromItsOwnSite).await;
-        wait_until(platform, || is_deep(&*last));
-        let slot = behind(&*last).thread.slot.clone();
+        let (others, mut first) = crowd(platform, Way::FromItsOwnSite, CROWD).await;
+        wait_until(platform, || is_deep(&*first));
+        let slot = behind(&*first).thread.slot.clone();
         slot.set_state(STATE_IDLE);
         slot.wake();
-        assert!(matches!(end_of(platform, &mut last), Trap::Died));
+        assert!(matches!(end_of(platform, &mut first), Trap::Died));
         drop(others);
     });
 }
