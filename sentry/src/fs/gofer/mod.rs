@@ -28,7 +28,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::errno::SysResult;
-use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 use wire::{Attr, Client, TreeFlags};
 
@@ -101,7 +100,7 @@ struct Recent {
 
 impl Recent {
     fn new() -> Self {
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        let limit = crate::fs::tmpfs::budget::host_limits().descriptors;
         let room = usize::try_from(limit).unwrap_or(usize::MAX) / RECENT_PART;
         Self { files: Vec::new(), room, chance: 1 }
     }

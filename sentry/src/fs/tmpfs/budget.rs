@@ -101,13 +101,15 @@ pub fn memory(limit_bytes: Option<u64>) -> u64 {
     limit_bytes.map_or(host, |limit| limit.min(host))
 }
 
-/// What the host allows this process. Asked once, when the first file system is made: afterwards the sentry's own filter may
-/// forbid the question.
+/// What the host allows this process. Asked once, at the start: afterwards the sentry's own filter forbids the
+/// question.
 #[derive(Clone, Copy, Debug)]
 pub struct HostLimits {
     /// All of the host's memory.
     pub memory_bytes: u64,
-    /// Descriptors that memory files may use: half of `RLIMIT_NOFILE`.
+    /// `RLIMIT_NOFILE`.
+    pub descriptors: u64,
+    /// Descriptors that memory files may use: half of them.
     pub memory_files: u64,
 }
 
@@ -115,10 +117,11 @@ pub struct HostLimits {
 pub fn host_limits() -> HostLimits {
     static LIMITS: OnceLock<HostLimits> = OnceLock::new();
     *LIMITS.get_or_init(|| {
-        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         HostLimits {
             memory_bytes: nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total()),
-            memory_files: files / 2,
+            descriptors,
+            memory_files: descriptors / 2,
         }
     })
 }
