@@ -110,7 +110,7 @@ impl SeccompContext {
         self.thread.carried.finish(&self.thread.slot);
         if !is_native_allowed(&request, &core.layout) {
             core.set_stand(state, Stand::Running);
-            core.keep_answer(&self.thread, id, Answer::Value(errno::EINVAL.to_return_value()));
+            core.keep_answer(&self.thread, Answer::Value(id, errno::EINVAL.to_return_value()));
             return After::Nothing;
         }
         if is_exit(&request) {
@@ -121,7 +121,7 @@ impl SeccompContext {
         }
         core.set_stand(state, Stand::Running);
         state.heat.resumed();
-        core.keep_answer(&self.thread, id, Answer::Proceed);
+        core.keep_answer(&self.thread, Answer::Proceed(id));
         After::Nothing
     }
 
@@ -426,14 +426,12 @@ impl Context for SeccompContext {
                 }
                 self.core.set_stand(&mut state, Stand::Running);
                 state.heat.resumed();
-                self.core.keep_answer(&thread, id, Answer::Value(value));
+                self.core.keep_answer(&thread, Answer::Value(id, value));
                 return;
             }
             (Resume::Return(value), Stand::Asking { place: Place::Deep, .. }) => {
                 self.core.answer_deep(&thread, &mut state, value);
-                // Not under the lock either.
-                drop(state);
-                thread.slot.wake();
+                self.core.keep_answer(&thread, Answer::Wake);
                 return;
             }
             (Resume::Return(value), Stand::Sinking { request, answer: None }) => {

@@ -14,13 +14,15 @@ use std::sync::Arc;
 use super::Core;
 use super::thread::Thread;
 
-/// What the answer to a notification is.
+/// How a thread is let go on.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
-    /// This result.
-    Value(u64),
-    /// The host is to carry the call out.
-    Proceed,
+    /// The notification with this id is answered with this result.
+    Value(u64, u64),
+    /// The host is to carry out the call of the notification with this id.
+    Proceed(u64),
+    /// It is woken where it waits for its slot, which has the answer.
+    Wake,
 }
 
 /// An answer that has not been sent.
@@ -28,7 +30,6 @@ struct Kept {
     /// Whose it is: there may be several platforms in a process.
     core: usize,
     thread: Arc<Thread>,
-    id: u64,
     answer: Answer,
 }
 
@@ -42,8 +43,8 @@ impl Core {
     }
 
     /// Keeps an answer until this thread of the sentry has done with the call.
-    pub fn keep_answer(&self, thread: &Arc<Thread>, id: u64, answer: Answer) {
-        let kept = Kept { core: self.identity(), thread: thread.clone(), id, answer };
+    pub fn keep_answer(&self, thread: &Arc<Thread>, answer: Answer) {
+        let kept = Kept { core: self.identity(), thread: thread.clone(), answer };
         OUTBOX.with_borrow_mut(|outbox| outbox.push(kept));
     }
 
@@ -55,8 +56,12 @@ impl Core {
             Some(outbox.remove(at))
         }) {
             let result = match kept.answer {
-                Answer::Value(value) => self.listener.answer(kept.id, value),
-                Answer::Proceed => self.listener.proceed(kept.id),
+                Answer::Value(id, value) => self.listener.answer(id, value),
+                Answer::Proceed(id) => self.listener.proceed(id),
+                Answer::Wake => {
+                    kept.thread.slot.wake();
+                    Ok(())
+                }
             };
             if result.is_err() {
                 let after = self.sent(&kept.thread, &mut kept.thread.state.lock(), result);

@@ -95,7 +95,7 @@ impl Core {
         }
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
-        self.keep_answer(thread, id, Answer::Value(value));
+        self.keep_answer(thread, Answer::Value(id, value));
         After::Nothing
     }
 
@@ -142,7 +142,7 @@ impl Core {
         slot.set_half(SLOT_OUT_LENGTH, 0);
         slot.set_state(STATE_SUBSTITUTE);
         self.set_stand(state, Stand::Substituting(command));
-        self.keep_answer(thread, id, Answer::Value(0));
+        self.keep_answer(thread, Answer::Value(id, 0));
         After::Nothing
     }
 
@@ -171,7 +171,7 @@ impl Core {
         }
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
-        self.keep_answer(thread, call.id, Answer::Proceed);
+        self.keep_answer(thread, Answer::Proceed(call.id));
         After::Nothing
     }
 
@@ -180,13 +180,12 @@ impl Core {
         call.ip == self.labels.park_ip && u64::from(call.number.cast_unsigned()) == CALL_PARK
     }
 
-    /// The request of a thread will take longer: it need not look at its slot meanwhile.
-    pub fn let_park(&self, thread: &Thread) {
+    /// The request of a thread will take longer: it need not look at its slot meanwhile. Returns whether it was told so.
+    pub fn let_park(&self, thread: &Thread) -> bool {
         let state = thread.state.lock();
-        if matches!(state.stand, Stand::Asking { place: Place::Slot, .. }) {
-            // Otherwise it has been answered, or is giving up by itself.
-            let _ = thread.slot.change_state(STATE_TAKEN, STATE_PARK);
-        }
+        // Otherwise it has been answered, or is giving up by itself.
+        matches!(state.stand, Stand::Asking { place: Place::Slot, .. })
+            && thread.slot.change_state(STATE_TAKEN, STATE_PARK).is_ok()
     }
 
     /// Writes out what a call has gathered, because it will not return in the usual way.

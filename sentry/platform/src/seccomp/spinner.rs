@@ -26,6 +26,9 @@ const PREEMPTED: Duration = Duration::from_micros(400);
 const COOL_DOWN: Duration = Duration::from_micros(500);
 /// Requests that make looking worthwhile.
 const WORTHWHILE: u32 = 8;
+/// Of so many requests at most one may have to wait: threads that hand over to each other are woken
+/// where the waker is, and would be in the spinner's way and it in theirs.
+const PARKED: u32 = 8;
 /// Doublings at most.
 const COOLER: u32 = 5;
 /// Looks between two looks at the clock.
@@ -57,6 +60,8 @@ pub struct Spinner {
     away_from: AtomicI32,
     /// Requests taken since it began to look.
     taken: AtomicU32,
+    /// How many of those had to wait for something.
+    parked: AtomicU32,
 }
 
 /// When it may look again.
@@ -133,6 +138,7 @@ impl Spinner {
             tid: AtomicI32::new(0),
             away_from: AtomicI32::new(-1),
             taken: AtomicU32::new(0),
+            parked: AtomicU32::new(0),
         }
     }
 
@@ -205,6 +211,17 @@ impl Spinner {
         }
     }
 
+    /// A request that it has taken has to wait for something.
+    pub fn count_parked(&self) {
+        self.parked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether requests have to wait too often to be worth looking for.
+    fn hands_over(&self) -> bool {
+        let parked = self.parked.load(Ordering::Relaxed);
+        parked > 1 && parked * PARKED > self.taken.load(Ordering::Relaxed)
+    }
+
     /// Makes it return from [`Core::spin`], if it looks or sleeps.
     pub fn interrupt(&self) {
         if self.enabled {
@@ -232,7 +249,9 @@ impl Core {
         carried::next_turn();
         let mut watched = spinner.watched.lock();
         for thread in watched.iter().filter(|thread| thread.slot.state() == STATE_TAKEN) {
-            self.let_park(thread);
+            if self.let_park(thread) {
+                spinner.count_parked();
+            }
         }
         if watched.is_empty() && !spinner.called.load(Ordering::Acquire) {
             std::thread::park();
@@ -280,7 +299,8 @@ impl Core {
             if preempted {
                 self.spinner.taken.store(0, Ordering::Relaxed);
             }
-            if preempted || now - started > IDLE_LIMIT || !self.spinner.has_processor() {
+            let spinner = &self.spinner;
+            if preempted || now - started > IDLE_LIMIT || spinner.hands_over() || !spinner.has_processor() {
                 self.unwatch(watched);
                 return;
             }
@@ -293,8 +313,10 @@ impl Core {
 
     /// Stops looking. What has been asked meanwhile is taken.
     fn unwatch(&self, watched: &mut Vec<Arc<Thread>>) {
+        let hands_over = self.spinner.hands_over();
         let taken = self.spinner.taken.swap(0, Ordering::Relaxed);
-        self.spinner.book(taken < WORTHWHILE);
+        self.spinner.parked.store(0, Ordering::Relaxed);
+        self.spinner.book(taken < WORTHWHILE || hands_over);
         if taken == 0 {
             // The thread has been moved to this very processor, then, and waits for it.
             self.spinner.keep_away(processor());
