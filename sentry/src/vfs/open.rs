@@ -252,7 +252,7 @@ impl Task {
             return Ok(());
         }
         let Some(directory) = location.dentry.parent() else { return Ok(()) };
-        let directory = directory.inode().attributes()?;
+        let directory = directory.inode().access_attributes()?;
         if !is_shared_sticky(&directory) {
             return Ok(());
         }
@@ -327,7 +327,7 @@ impl Task {
         if how.flags.contains(OpenFlags::O_PATH) {
             return Ok(Opening::Ready(place_only(location, how)));
         }
-        let attributes = location.inode().attributes()?;
+        let attributes = location.inode().access_attributes()?;
         self.check_open(&location, &attributes, how)?;
         let truncates = how.flags.contains(OpenFlags::O_TRUNC) && kind == FileKind::Regular;
         if truncates && location.mount.is_read_only() {

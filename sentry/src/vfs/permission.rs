@@ -71,7 +71,7 @@ pub fn check_search(credentials: &Credentials, directory: &dyn Inode) -> SysResu
     check_access(credentials, &directory.access_attributes()?, Access::EXECUTE)
 }
 
-/// Whether names may be made in a directory.
+/// Whether names may be made in a directory; returns what [`Inode::access_attributes`] does.
 ///
 /// # Errors
 /// `ENOENT`: it was removed; `EACCES`.
@@ -79,7 +79,7 @@ pub fn check_create(credentials: &Credentials, directory: &Dentry) -> SysResult<
     if directory.is_removed() {
         return Err(ENOENT);
     }
-    let attributes = directory.inode().attributes()?;
+    let attributes = directory.inode().access_attributes()?;
     check_access(credentials, &attributes, Access::WRITE | Access::EXECUTE)?;
     Ok(attributes)
 }
@@ -110,7 +110,7 @@ pub fn check_delete(
     victim: &dyn Inode,
     wanted: Victim,
 ) -> SysResult<()> {
-    let attributes = directory.attributes()?;
+    let attributes = directory.access_attributes()?;
     check_access(credentials, &attributes, Access::WRITE | Access::EXECUTE)?;
     if attributes.permissions & S_ISVTX != 0
         && attributes.uid != credentials.fsuid

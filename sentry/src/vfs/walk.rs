@@ -367,7 +367,7 @@ impl<'a> Walker<'a> {
     /// of the follower or of the directory's owner are followed.
     fn check_protected(&self, link: &Location) -> SysResult<()> {
         let Some(directory) = link.dentry.parent() else { return Ok(()) };
-        let directory = directory.inode().attributes()?;
+        let directory = directory.inode().access_attributes()?;
         if !is_shared_sticky(&directory) {
             return Ok(());
         }
