@@ -169,6 +169,19 @@ fn root_and_mount_cases(report: &Report, runtime: &Runtime) {
     report.case("changes_by_the_host_are_seen_in_a_bind_mount_that_is_used_a_lot", || {
         changes_are_seen(runtime)
     });
+    report.case("names_are_made_or_refused_in_a_bind_mount_that_is_used_a_lot", || {
+        let outside = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let path = outside.path().to_string_lossy().into_owned();
+        // The shell's noclobber is O_EXCL.
+        let script = "cd /data; i=0; while [ $i -lt 120 ]; do [ -e none ] && echo made; [ -e d ]; i=$((i+1)); done; \
+            echo one >a; echo two >>a; cat a; (set -C; echo x >a) 2>/dev/null || echo refused; (set -C; echo x >b) && cat b; \
+            mkdir d && echo made; mkdir d 2>/dev/null || echo refused; ln -s a l; ln -s b l 2>/dev/null || echo refused; \
+            echo through >l; cat a; ln -s c dangling; echo y >dangling; cat c; rm a; echo new >a; cat a; mkdir a 2>/dev/null || echo refused; \
+            (echo x >d) 2>/dev/null || echo directory; (echo x >none/x) 2>/dev/null || echo nowhere; ls";
+        let bundle = Bundle::script(script)?.push("/mounts", mount("/data", "bind", &path, &["rbind", "rw"]));
+        let said = "one\ntwo\nrefused\nx\nmade\nrefused\nrefused\nthrough\ny\nnew\nrefused\ndirectory\nnowhere\na\nb\nc\nd\ndangling\nl\n";
+        expect(runtime, bundle, said, 0)
+    });
     report.case("tmpfs_with_size_and_mode", || {
         let bundle = script("stat -c %a /data; dd if=/dev/zero of=/data/f bs=1k count=2000 2>/dev/null || echo full; grep -c ' /data tmpfs' /proc/mounts")?
             .push("/mounts", mount("/data", "tmpfs", "tmpfs", &["size=1m", "mode=1770", "nosuid"]));

@@ -405,6 +405,12 @@ pub trait Inode: Send + Sync + Any {
         None
     }
 
+    /// Whether it would have to be asked of somebody else if a name exists. Making it says so as well (`EEXIST`).
+    fn would_ask(&self, name: &[u8]) -> bool {
+        let _ = name;
+        false
+    }
+
     /// Removes an empty directory.
     ///
     /// # Errors

@@ -70,6 +70,11 @@ impl Task {
     ) -> SysResult<(Target<'a>, Name)> {
         let target = Target::new(self, directory, path)?;
         let Some(name) = target.name().cloned() else { return Err(EEXIST) };
+        let only_made =
+            matches!(kind, FileKind::Directory | FileKind::Symlink) && !target.parent.trailing_slash;
+        if only_made && self.may_make_unseen(target.directory(), &name) {
+            return Ok((target, name));
+        }
         if target.find()?.is_some() {
             return Err(EEXIST);
         }
@@ -78,6 +83,15 @@ impl Task {
         }
         target.check_writable()?;
         Ok((target, name))
+    }
+
+    /// Whether a name may be made without a look whether it is there, because nothing else could forbid it, and the file system
+    /// would have to ask for both.
+    pub(super) fn may_make_unseen(&self, directory: &Location, name: &[u8]) -> bool {
+        !directory.mount.is_read_only()
+            && directory.inode().would_ask(name)
+            && !directory.dentry.has_living_child(name)
+            && check_create(&self.credentials(), &directory.dentry).is_ok()
     }
 
     /// `mkdirat(2)`

@@ -205,6 +205,14 @@ impl Task {
             let Last::Name(name) = &parent.last else {
                 return Err(if exclusive { EEXIST } else { EISDIR });
             };
+            if self.may_make_unseen(&parent.directory, name) {
+                match self.create_file(&parent.directory, name, how) {
+                    Ok(location) => return self.open_created(location, how),
+                    Err(EEXIST) if exclusive => return Err(EEXIST),
+                    // It is there, or cannot be made: judged as ever.
+                    Err(_) => {}
+                }
+            }
             match walker.child(name) {
                 Ok(child) if exclusive => {
                     drop(child);

@@ -25,6 +25,12 @@ pub struct Foreseen {
     changes: u64,
 }
 
+impl Foreseen {
+    fn answers(&self, directory: HostKey, name: &[u8], changes: u64) -> bool {
+        self.moment.lasts() && self.changes == changes && self.directory == directory && *self.name == *name
+    }
+}
+
 /// A question: names, and what is known of them.
 struct Question<'a> {
     /// Names that lead to the directory, from the nearest one that has a handle.
@@ -81,6 +87,12 @@ impl GoferInode {
             return None;
         }
         Some(known)
+    }
+
+    /// Whether a lookup of the name would ask nobody.
+    pub(super) fn knows(&self, name: &[u8]) -> bool {
+        self.tree.watch.known(&self.tree, &self.mark, name).is_some()
+            || self.tree.has_foreseen(self.key(), name)
     }
 
     fn ask(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<Self>> {
@@ -299,13 +311,13 @@ impl Tree {
     fn take_foreseen(&self, directory: HostKey, name: &[u8]) -> Option<SysResult<Arc<GoferInode>>> {
         let mut foreseen = self.foreseen.lock();
         let changes = self.count_of_changes();
-        let index = foreseen.iter().position(|entry| {
-            entry.moment.lasts()
-                && entry.changes == changes
-                && entry.directory == directory
-                && *entry.name == *name
-        })?;
+        let index = foreseen.iter().position(|entry| entry.answers(directory, name, changes))?;
         Some(foreseen.swap_remove(index).answer)
+    }
+
+    fn has_foreseen(&self, directory: HostKey, name: &[u8]) -> bool {
+        let changes = self.count_of_changes();
+        self.foreseen.lock().iter().any(|entry| entry.answers(directory, name, changes))
     }
 
     /// Keeps a directory of a shared tree alive, so that the next walk through it needs no new handle.

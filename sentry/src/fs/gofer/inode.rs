@@ -234,7 +234,7 @@ impl GoferInode {
 
     /// One name is gone. With the last one, descriptors kept for later are let go.
     pub(super) fn name_lost(&self) {
-        let (files, _created) = {
+        let _created = {
             let mut state = self.state.lock();
             state.attributes.links = state.attributes.links.saturating_sub(1);
             // Without a handle nobody can be asked again.
@@ -242,11 +242,9 @@ impl GoferInode {
             if state.attributes.links > 0 {
                 return;
             }
-            (state.descriptors.clone(), state.created.take())
+            state.created.take()
         };
-        for file in files.iter().filter_map(Weak::upgrade) {
-            self.tree.forget(&file);
-        }
+        self.forget_descriptors();
     }
 
     /// A name does not stand for the inode any more: descriptors kept for later are let go.
@@ -595,6 +593,10 @@ impl Inode for GoferInode {
 
     fn unlink_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
         self.remove_unseen(name)
+    }
+
+    fn would_ask(&self, name: &[u8]) -> bool {
+        self.mark.is_watched() && !self.knows(name)
     }
 
     fn remove_directory(&self, name: &[u8], victim: &Arc<dyn Inode>) -> SysResult<()> {

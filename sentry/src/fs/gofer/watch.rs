@@ -54,6 +54,13 @@ pub(super) struct Mark {
     asked: AtomicU32,
 }
 
+impl Mark {
+    /// Whether changes of the directory are told, or were a moment ago.
+    pub(super) fn is_watched(&self) -> bool {
+        self.number.load(Ordering::Acquire) > 0
+    }
+}
+
 /// The watches of one tree.
 #[derive(Default)]
 pub(super) struct Watch {
