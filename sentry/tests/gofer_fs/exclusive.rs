@@ -18,7 +18,6 @@ crate::tests![
     a_file_opened_before_needs_no_gofer,
     listings_bring_attributes,
     attributes_outlive_the_inode,
-    names_asked_for_one_by_one_are_listed_in_the_end,
     a_cold_path_is_asked_for_once,
     changes_reach_the_host,
     sizes_follow_writes_and_appends,
@@ -41,31 +40,6 @@ fn served() -> Served {
         fs::write(root.join("d/x"), "x").unwrap();
         std::os::unix::fs::symlink("../f", root.join("d/link")).unwrap();
     })
-}
-
-fn names_asked_for_one_by_one_are_listed_in_the_end() {
-    let mut served = Served::new(TreeFlags::EXCLUSIVE, |root| {
-        for index in 0..3_000 {
-            fs::write(root.join(index.to_string()), vec![b'x'; index % 100]).unwrap();
-        }
-    });
-    let stat = |served: &Served, index: usize| {
-        served.root.lookup(index.to_string().as_bytes()).and_then(|inode| inode.attributes())
-    };
-    for index in 0..300 {
-        assert_eq!(stat(&served, index * 7).unwrap().size, (index * 7 % 100) as u64);
-    }
-    // What this kernel changes meanwhile is not told from the listing.
-    let (gone, moved) = (served.find("2999"), served.find("2998"));
-    served.root.unlink(b"2999", &gone).unwrap();
-    served.root.rename(b"2998", &served.root, b"new", false).unwrap();
-    drop((gone, moved));
-    assert_eq!(stat(&served, 2999).map(drop), Err(ENOENT));
-    assert_eq!(stat(&served, 2998).map(drop), Err(ENOENT));
-    served.kill_gofer();
-    for index in 300..2_998 {
-        assert_eq!(stat(&served, index).map(|found| found.size), Ok((index % 100) as u64), "{index}");
-    }
 }
 
 fn names_of_one_file_are_one_inode() {

@@ -65,9 +65,6 @@ impl GoferInode {
             if let Some(answer) = self.tree.take_foreseen(self.key(), name) {
                 return answer;
             }
-            if !goes_on && ahead.opening(1).is_none() && self.read_ahead() {
-                continue;
-            }
             let answer = self.ask(name, ahead)?;
             // An answer given while names changed here may be older than the change; only an exclusive tree relies on it.
             if changes == self.count_of_changes() || !self.tree.is_exclusive() {

@@ -34,49 +34,6 @@ struct Batch {
     end: bool,
 }
 
-/// Single names of a directory were asked for so often that the next are likely to be, too.
-const ASKED_MANY: u32 = 64;
-/// From then on so many questions pay for one batch.
-const ASKED_FOR_BATCH: u32 = 8;
-
-/// How far a directory whose names are asked for one by one has been listed instead.
-#[derive(Default)]
-pub(super) struct Reading {
-    asked: u32,
-    /// Where to go on.
-    cookie: u64,
-    is_over: bool,
-}
-
-impl GoferInode {
-    /// In an exclusive tree: a name is about to be asked for alone. In a directory where that happens often, takes a batch of
-    /// the listing along, with attributes, so that most later names need not be asked for. Returns whether it did.
-    pub(super) fn read_ahead(&self) -> bool {
-        if !self.tree.is_exclusive() || self.tree.guess.will_open() || self.tree.has_primed_enough() {
-            return false;
-        }
-        let cookie = {
-            let mut reading = self.reading.lock();
-            reading.asked = reading.asked.saturating_add(1);
-            if reading.is_over || reading.asked < ASKED_MANY || reading.asked % ASKED_FOR_BATCH != 0 {
-                return false;
-            }
-            reading.cookie
-        };
-        let batch = self.list(cookie, true);
-        let mut reading = self.reading.lock();
-        // Two at once take the same batch twice.
-        match batch {
-            Ok(Batch { entries, end, .. }) => {
-                reading.cookie = entries.last().map_or(cookie, |entry| entry.cookie);
-                reading.is_over = end || entries.is_empty();
-            }
-            Err(_) => reading.is_over = true,
-        }
-        true
-    }
-}
-
 impl Directory {
     pub(super) fn open(inode: Arc<GoferInode>) -> Arc<dyn FileOps> {
         Arc::new(Self { inode, batch: Mutex::new(None) })

@@ -10,11 +10,11 @@ use abi::errno::{EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult}
 use parking_lot::Mutex;
 use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, XattrFlags, XattrName};
 
-use super::Tree;
 use super::attributes::{self, HostKey};
-use super::directory::{Directory, Reading};
+use super::directory::Directory;
 use super::file::RegularFile;
 use super::watch::Mark;
+use super::{PRIMED_MAX, Tree};
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::vfs::{
@@ -58,8 +58,6 @@ pub struct GoferInode {
     children: Mutex<Children>,
     /// Of a directory: counts this kernel's changes of its names.
     changes: AtomicU64,
-    /// Of a directory in an exclusive tree.
-    pub(super) reading: Mutex<Reading>,
     attachments: Attachments,
 }
 
@@ -132,7 +130,6 @@ impl GoferInode {
             primed: Mutex::default(),
             children: Mutex::default(),
             changes: AtomicU64::new(0),
-            reading: Mutex::default(),
             attachments: Attachments::default(),
         })
     }
@@ -329,7 +326,7 @@ impl GoferInode {
 
     /// Remembers what a listing told of an entry. If names changed since `asked`, it may be true no more.
     pub(super) fn prime(&self, name: &[u8], attr: Attr, asked: u64) {
-        if self.tree.has_primed_enough() {
+        if self.tree.primed.load(Ordering::Relaxed) >= PRIMED_MAX {
             return;
         }
         let mut primed = self.primed.lock();

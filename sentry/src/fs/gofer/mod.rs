@@ -49,8 +49,7 @@ const RECENT_SHARED_MAX: usize = 512;
 /// ... and never more than this part of what we may have open.
 const RECENT_PART: usize = 4;
 /// Attributes of files that are no objects now, for each tree: listings brought them, or the object was given up.
-/// About 280 bytes each.
-const PRIMED_MAX: usize = 96 * 1024;
+const PRIMED_MAX: usize = 32 * 1024;
 /// Directories of a shared tree that stay held after their last use, for each tree.
 const DIRECTORIES_MAX: usize = 64;
 /// Where the number of a foreign host device begins in an inode number.
@@ -221,11 +220,6 @@ impl Tree {
             devices.len() - 1
         });
         number ^ ((index as u64) << DEVICE_SHIFT)
-    }
-
-    /// Whether no more attributes are kept for files that are no objects.
-    fn has_primed_enough(&self) -> bool {
-        self.primed.load(Ordering::Relaxed) >= PRIMED_MAX
     }
 
     /// How often this kernel has changed names of the tree.
