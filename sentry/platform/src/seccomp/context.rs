@@ -431,8 +431,7 @@ impl Context for SeccompContext {
             }
             (Resume::Return(value), Stand::Asking { place: Place::Deep, .. }) => {
                 self.core.answer_deep(&thread, &mut state, value);
-                self.core.keep_answer(&thread, Answer::Wake);
-                return;
+                After::Nothing
             }
             (Resume::Return(value), Stand::Sinking { request, answer: None }) => {
                 state.stand = Stand::Sinking { request: *request, answer: Some(value) };

@@ -30,6 +30,7 @@ use std::sync::{Arc, Weak};
 use super::Core;
 use super::dispatch::After;
 use super::frame::Frame;
+use super::outbox::Answer;
 use super::thread::{Place, Stand, State, Thread};
 use crate::SyscallRequest;
 use crate::stub::{
@@ -54,24 +55,27 @@ impl Waiter {
     }
 }
 
-/// This worker has taken a thread's call. To be called before that can be answered.
-pub fn note_taken(thread: &Arc<Thread>) {
-    TAKEN.with_borrow_mut(|taken| taken.push(thread.clone()));
-}
-
 thread_local! {
-    /// Threads whose calls this worker has taken since it last waited for a trap.
-    static TAKEN: RefCell<Vec<Arc<Thread>>> = const { RefCell::new(Vec::new()) };
+    /// Threads, and their platform, whose calls this worker has taken since it last waited for a trap.
+    static TAKEN: RefCell<Vec<(usize, Arc<Thread>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Core {
+    /// This worker has taken a thread's call. To be called before that can be answered.
+    pub fn note_taken(&self, thread: &Arc<Thread>) {
+        TAKEN.with_borrow_mut(|taken| taken.push((self.identity(), thread.clone())));
+    }
+
     /// Sends those deep that wait too long, now that this worker has done what it can: whose calls it has taken and not answered,
     /// they are going to wait.
     pub fn sink_waiting(&self) {
         if TAKEN.with_borrow(Vec::is_empty) {
             return;
         }
-        for thread in TAKEN.take() {
+        let mine = self.identity();
+        let taken: Vec<_> =
+            TAKEN.with_borrow_mut(|taken| taken.extract_if(.., |(core, _)| *core == mine).collect());
+        for (_, thread) in taken {
             let held = thread.state.lock().stand.held_by();
             if let Some(id) = held {
                 self.line.lock().push_back(Waiter { thread: Arc::downgrade(&thread), id });
@@ -165,8 +169,8 @@ impl Core {
         self.sent(thread, state, self.listener.answer(id, ANSWER_RETURN))
     }
 
-    /// Leaves the answer for a thread that waits in the deep. It has to be woken once its state is unlocked.
-    pub fn answer_deep(&self, thread: &Thread, state: &mut State, value: u64) {
+    /// Leaves the answer for a thread that waits in the deep.
+    pub fn answer_deep(&self, thread: &Arc<Thread>, state: &mut State, value: u64) {
         thread.carried.finish(&thread.slot);
         thread.slot.set_word(SLOT_RESULT, value);
         self.set_stand(state, Stand::Running);
@@ -175,6 +179,7 @@ impl Core {
         if std::mem::take(&mut state.interrupted) {
             thread.process.signal(thread.tid);
         }
+        self.keep_answer(thread, Answer::Wake);
     }
 }
 

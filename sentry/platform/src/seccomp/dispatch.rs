@@ -12,7 +12,6 @@ use abi::errno;
 
 use super::Core;
 use super::carried::Carried;
-use super::deep::note_taken;
 use super::frame::Frame;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::seed::{INTERRUPT_SIGNAL, write_commands};
@@ -172,7 +171,7 @@ impl Core {
         if rings {
             thread.carried.begin(&thread.slot, &request);
         }
-        note_taken(thread);
+        self.note_taken(thread);
         self.set_stand(state, Stand::Syscall { id: call.id, request });
         state.trap = Some(Trap::Syscall(request));
         After::Wake(state.waker.take())

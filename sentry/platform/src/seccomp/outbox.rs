@@ -38,7 +38,8 @@ thread_local! {
 }
 
 impl Core {
-    fn identity(&self) -> usize {
+    /// What tells this platform from others in the same process.
+    pub fn identity(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 

@@ -14,7 +14,6 @@
 use std::sync::Arc;
 
 use super::Core;
-use super::deep::note_taken;
 use super::dispatch::After;
 use super::memory::Memory;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
@@ -105,7 +104,7 @@ impl Core {
         match state.stand {
             Stand::Asking { request, place: Place::Slot } if is_park => {
                 self.set_stand(state, Stand::Asking { request, place: Place::Parked(call.id) });
-                note_taken(thread);
+                self.note_taken(thread);
                 After::Nothing
             }
             Stand::Returning(_) if is_park && state.orphan => {
