@@ -47,10 +47,22 @@ impl Served {
 
     /// Serves what is at a path in it.
     pub fn at(flags: TreeFlags, source: &str, fill: impl FnOnce(&Path)) -> Self {
+        Self::by(Command::new(std::env::current_exe().expect("our path")), flags, source, fill)
+    }
+
+    /// Serves by a gofer that may have only so many files open.
+    pub fn limited(files: u32, fill: impl FnOnce(&Path)) -> Self {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -n {files}; exec \"$0\""));
+        shell.arg(std::env::current_exe().expect("our path"));
+        Self::by(shell, TreeFlags::empty(), "", fill)
+    }
+
+    fn by(mut gofer: Command, flags: TreeFlags, source: &str, fill: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         fill(directory.path());
         let (ours, theirs) = wire::socket_pair().expect("sockets");
-        let gofer = Command::new(std::env::current_exe().expect("our path"))
+        let gofer = gofer
             .env(TREE, directory.path().join(source))
             .env(FLAGS, flags.bits().to_string())
             .stdin(Stdio::from(theirs))

@@ -23,6 +23,7 @@ crate::tests![
     what_is_not_used_is_let_go,
     a_removed_files_descriptors_are_let_go,
     a_tree_whose_changes_are_not_told_is_asked,
+    what_is_remembered_gives_way_when_the_gofer_is_full,
 ];
 
 const READING: OpenRequest = OpenRequest { read: true, write: false, flags: 0 };
@@ -255,6 +256,23 @@ fn a_removed_files_descriptors_are_let_go() {
     fs::remove_file(served.host("d/sub/x")).unwrap();
     assert_eq!(walk(&served, "d/sub/x").map(drop), Err(ENOENT));
     assert_eq!(held(std::process::id(), "/d/sub/x"), 0);
+}
+
+fn what_is_remembered_gives_way_when_the_gofer_is_full() {
+    let served = Served::limited(300, |root| {
+        for index in 0..1_000 {
+            fs::write(root.join(index.to_string()), "").unwrap();
+        }
+    });
+    warm(&served, &["0"]);
+    for index in 0..1_000 {
+        let name = index.to_string();
+        assert_eq!(
+            walk(&served, &name).and_then(|inode| inode.attributes()).map(|found| found.size),
+            Ok(0),
+            "{name}"
+        );
+    }
 }
 
 fn a_tree_whose_changes_are_not_told_is_asked() {

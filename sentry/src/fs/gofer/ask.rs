@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use abi::errno::{EIO, ENOENT, ESTALE, Errno, SysResult};
+use abi::errno::{EIO, EMFILE, ENOENT, ESTALE, Errno, SysResult};
 use wire::{Access, Followed, MAX_WALK, Name, OpenFlags, Opened, Reached, WalkStop};
 
 use super::attributes::{self, HostKey};
@@ -98,7 +98,14 @@ impl GoferInode {
         let question = self.question(name, ahead);
         // The beliefs are held until the answer has come: their handles must live as long.
         let beliefs = self.beliefs(&question.names);
-        let followed = self.put(&question, &beliefs)?;
+        let followed = match self.put(&question, &beliefs) {
+            // The gofer holds as much as it may, most of it for what is remembered.
+            Ok(Followed { stop: WalkStop::Failed(EMFILE), .. }) if self.tree.watch.is_active() => {
+                self.tree.release();
+                self.put(&question, &beliefs)?
+            }
+            result => result?,
+        };
         let mut answer =
             Answer { tree: &self.tree, changes, token, moment: Moment::now(), foreseen: Vec::new() };
         let first = answer.read(self, question, beliefs, followed);
