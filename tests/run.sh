@@ -90,6 +90,7 @@ if step "build" 1200 cargo build --workspace --all-targets -q; then
     step "guest programs" 600 cargo test -p runsc -q --test guest
     step "do" 240 cargo test -p runsc -q --test do_command
     step "security" 240 cargo test -p runsc -q --test security --test sentry_filter
+    step "host sockets" 120 cargo test -p runsc -q --test host_sockets
     step "oci" 180 cargo test -p runsc -q --test oci
     step "lifecycle" 240 cargo test -p runsc -q --test lifecycle
     if [ "$mode" != quick ]; then

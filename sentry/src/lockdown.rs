@@ -10,6 +10,7 @@
 
 mod rows;
 
+use crate::spec::HostUds;
 use allowlist::{Row, masked, row, wide};
 use platform::{ArgumentRule, HostRule, Platform};
 use rustix::thread::{
@@ -52,9 +53,9 @@ pub fn drop_capabilities() -> Result<(), LockdownError> {
 ///
 /// # Errors
 /// The host's.
-pub fn allow_only(platform: &dyn Platform) -> Result<(), LockdownError> {
+pub fn allow_only(platform: &dyn Platform, host_sockets: HostUds) -> Result<(), LockdownError> {
     settle_allocator();
-    Ok(allowlist::install(&all_rows(platform.host_rules()))?)
+    Ok(allowlist::install(&all_rows(platform.host_rules(), host_sockets))?)
 }
 
 /// The environment's variable that tells glibc how many heaps threads may have (`mallopt(3)`, `M_ARENA_MAX`).
@@ -78,9 +79,12 @@ fn settle_allocator() {
     drop(std::thread::Builder::new().spawn(grow_and_shrink).map(std::thread::JoinHandle::join));
 }
 
-/// Everything that a sentry may call whose platform needs this.
-pub fn all_rows(platform: &[HostRule]) -> Vec<Row> {
+/// Everything that a sentry may call whose platform needs this, and whose containers may reach these sockets of the host.
+pub fn all_rows(platform: &[HostRule], host_sockets: HostUds) -> Vec<Row> {
     let mut rows = rows::rows();
+    if host_sockets != HostUds::None {
+        rows.extend(rows::host_sockets());
+    }
     rows.extend(allowlist::rust_program());
     for rule in platform {
         let conditions: Vec<_> = rule.arguments.iter().map(condition).collect();

@@ -110,6 +110,31 @@ fn sockets() -> Vec<Row> {
     ]
 }
 
+/// Connections to the host's Unix sockets, which the gofer makes; only where containers may have them.
+pub fn host_sockets() -> Vec<Row> {
+    let how = bits(libc::MSG_PEEK | libc::MSG_TRUNC);
+    vec![
+        row(
+            libc::SYS_sendto,
+            &[equal(3, bits(libc::MSG_NOSIGNAL)), null(4)],
+            "sending to a socket of the host",
+        ),
+        row(
+            libc::SYS_recvmsg,
+            &[masked(2, !how, bits(libc::MSG_CMSG_CLOEXEC))],
+            "receiving from one, with no room for descriptors",
+        ),
+        row(libc::SYS_ppoll, &[], "what is possible now"),
+        row(libc::SYS_shutdown, &[], "the end of one direction"),
+        row(
+            libc::SYS_getsockopt,
+            &[equal(1, bits(libc::SOL_SOCKET)), equal(2, bits(libc::SO_ERROR))],
+            "a connection's error",
+        ),
+        row(libc::SYS_ioctl, &[equal(1, libc::FIONREAD)], "how much can be received"),
+    ]
+}
+
 /// The terminals that containers' processes were started on. Not there: `TIOCSTI`, `TIOCLINUX` and the like, by which
 /// whoever holds a terminal acts as its user.
 fn terminals() -> Vec<Row> {

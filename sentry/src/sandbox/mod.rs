@@ -105,7 +105,7 @@ impl Sandbox {
         run_threads(&kernel)?;
         // Asked while it may be.
         crate::fs::tmpfs::budget::host_limits();
-        lockdown::allow_only(&*kernel.platform)?;
+        lockdown::allow_only(&*kernel.platform, spec.host_uds)?;
         let (namespace, plan) = mounts::root(spec, ends.gofer, &kernel.timers)?;
         let sandbox =
             Arc::new(Self { kernel, namespace, waiting: Mutex::new(None), started: Mutex::default() });
@@ -320,10 +320,11 @@ fn refuse_what_is_missing(spec: &SandboxSpec) -> Result<(), StartError> {
     if spec.network == NetworkMode::Host {
         return missing("--network=host");
     }
-    if spec.host_uds != HostUds::None {
-        return missing("--host-uds");
+    match spec.host_uds {
+        HostUds::None | HostUds::Open => Ok(()),
+        HostUds::Create => missing("--host-uds=create"),
+        HostUds::All => missing("--host-uds=all"),
     }
-    Ok(())
 }
 
 fn run_threads(kernel: &Arc<Kernel>) -> Result<(), StartError> {

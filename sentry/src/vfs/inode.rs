@@ -5,9 +5,10 @@
 //! mounts, name lengths and trailing slashes are the VFS's business and have been judged before.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use abi::errno::{EINVAL, ENOTDIR, EOPNOTSUPP, EPERM, SysResult};
+use abi::errno::{ECONNREFUSED, EINVAL, ENOTDIR, EOPNOTSUPP, EPERM, SysResult};
 
 use super::Ahead;
 use super::file::FileOps;
@@ -443,6 +444,15 @@ pub trait Inode: Send + Sync + Any {
     fn read_link(&self, task: &Task) -> SysResult<LinkTarget> {
         let _ = task;
         Err(EINVAL)
+    }
+
+    /// A descriptor that is connected to the host's socket at this node, which never waits.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED`: nobody listens, or none of the host's may be reached. `EAGAIN`: the listener's backlog is full.
+    fn connect_host(&self, kind: u32) -> SysResult<OwnedFd> {
+        let _ = kind;
+        Err(ECONNREFUSED)
     }
 
     /// Reads an extended attribute.

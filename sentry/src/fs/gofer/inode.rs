@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use abi::errno::{EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
+use abi::errno::{ECONNREFUSED, EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
+use abi::sockets::{SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
 use parking_lot::Mutex;
-use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, XattrFlags, XattrName};
+use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, SocketType, XattrFlags, XattrName};
 
 use super::attributes::{self, HostKey};
 use super::directory::Directory;
@@ -620,6 +621,16 @@ impl Inode for GoferInode {
         let target = self.tree.client.read_link(self.handle()?)?;
         self.note_target(target.clone());
         Ok(LinkTarget::Path(target))
+    }
+
+    fn connect_host(&self, kind: u32) -> SysResult<OwnedFd> {
+        let kind = match kind {
+            SOCK_STREAM => SocketType::Stream,
+            SOCK_DGRAM => SocketType::Datagram,
+            SOCK_SEQPACKET => SocketType::SeqPacket,
+            _ => return Err(ECONNREFUSED),
+        };
+        self.tree.client.connect(self.handle()?, kind)
     }
 
     fn xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {

@@ -1,10 +1,11 @@
 //! Inodes of the overlay.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use abi::errno::{EINVAL, ELOOP, ENOTDIR, ENXIO, EXDEV, SysResult};
+use abi::errno::{ECONNREFUSED, EINVAL, ELOOP, ENOTDIR, ENXIO, EXDEV, SysResult};
 use parking_lot::{Mutex, RwLock};
 
 use super::Instance;
@@ -409,6 +410,10 @@ impl Inode for Node {
             (Body::Symlink(None), Some(lower)) => lower.read_link(task),
             _ => Err(EINVAL),
         }
+    }
+
+    fn connect_host(&self, kind: u32) -> SysResult<OwnedFd> {
+        self.lower.as_ref().map_or(Err(ECONNREFUSED), |lower| lower.connect_host(kind))
     }
 
     fn xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {

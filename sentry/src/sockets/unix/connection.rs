@@ -7,7 +7,7 @@ use abi::errno::{EAGAIN, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, EOPNOTSUPP, 
 use abi::sockets::AF_UNSPEC;
 
 use super::flight::discard;
-use super::names::{self, Address};
+use super::names::{self, Address, Found};
 use super::{Peer, Role, UnixSocket};
 use crate::sockets::{Shutdown, SocketOps};
 use crate::task::Task;
@@ -73,7 +73,7 @@ impl UnixSocket {
             match &mut state.role {
                 Role::Idle => state.role = Role::Listening { pending: VecDeque::new(), backlog },
                 Role::Listening { backlog: old, .. } => *old = backlog,
-                Role::Connected(_) => return Err(EINVAL),
+                Role::Connected(_) | Role::Host(_) => return Err(EINVAL),
             }
             state.peer = Some(listener);
             std::mem::take(&mut state.waiting)
@@ -86,13 +86,16 @@ impl UnixSocket {
         if self.is_datagram() {
             let family = address.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes)).ok_or(EINVAL)?;
             if family == AF_UNSPEC {
-                self.set_datagram_peer(None);
+                self.set_datagram_peer(Role::Idle);
                 return Ok(());
             }
         }
-        let address = Address::parse(address)?;
+        let name = Address::parse(address)?;
         self.bind_if_passing_credentials()?;
-        let other = self.table.look_up(task, &address, self.kind)?;
+        let other = match self.table.look_up(task, &name, self.kind)? {
+            Found::Inside(other) => other,
+            Found::Outside(inode) => return self.connect_host(task, &inode, address),
+        };
         if self.is_datagram() {
             self.connect_datagrams(&other)
         } else {
@@ -112,28 +115,25 @@ impl UnixSocket {
         if !other.may_get_from(self) {
             return Err(EPERM);
         }
-        self.set_datagram_peer(Some(Arc::clone(other)));
+        self.set_datagram_peer(Role::Connected(Arc::clone(other)));
         Ok(())
     }
 
     /// Changes the peer of a datagram socket; what the old one sent is lost.
-    fn set_datagram_peer(&self, new: Option<Arc<Self>>) {
+    pub(super) fn set_datagram_peer(&self, role: Role) {
+        let new = match &role {
+            Role::Connected(peer) => Some(peer.id),
+            _ => None,
+        };
         let (old, waiting) = {
             let _link = self.table.links.lock();
             let mut state = self.state.lock();
-            let role = match &new {
-                Some(peer) => Role::Connected(Arc::clone(peer)),
-                None => Role::Idle,
-            };
-            let old = match std::mem::replace(&mut state.role, role) {
-                Role::Connected(old) => Some(old),
-                _ => None,
-            };
+            let old = std::mem::replace(&mut state.role, role);
             (old, std::mem::take(&mut state.waiting))
         };
         Self::announce_room(waiting);
-        if let Some(old) = old
-            && new.is_none_or(|new| new.id != old.id)
+        if let Role::Connected(old) = old
+            && new != Some(old.id)
         {
             self.datagrams_disconnected(&old);
         }
@@ -179,7 +179,7 @@ impl UnixSocket {
             let _link = self.table.links.lock();
             let own = match &self.state.lock().role {
                 Role::Idle => Ok(()),
-                Role::Connected(_) => Err(EISCONN),
+                Role::Connected(_) | Role::Host(_) => Err(EISCONN),
                 Role::Listening { .. } => Err(EINVAL),
             };
             let listener = {
@@ -241,7 +241,10 @@ impl UnixSocket {
         Ok(connection)
     }
 
-    pub(super) fn shut(&self, how: Shutdown) {
+    pub(super) fn shut(&self, how: Shutdown) -> SysResult<()> {
+        if let Some(link) = self.host_link() {
+            return link.shutdown(how);
+        }
         let peer = {
             let mut state = self.state.lock();
             state.receive_shut |= how.receiving();
@@ -260,6 +263,7 @@ impl UnixSocket {
             peer.queue().wake_all();
         }
         self.queue().wake_all();
+        Ok(())
     }
 
     /// No description of the socket is left (or, of a connection that was never accepted, of its listener).
@@ -296,7 +300,7 @@ impl UnixSocket {
                 }
                 peer.queue().wake_all();
             }
-            Role::Connected(_) => {}
+            Role::Connected(_) | Role::Host(_) => {}
         }
         self.queue().wake_all();
         Self::announce_room(waiting);

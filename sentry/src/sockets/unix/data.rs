@@ -11,7 +11,7 @@ use abi::sockets::{MsgFlags, SOCK_SEQPACKET, Ucred};
 
 use super::flight::discard;
 use super::message::Message;
-use super::names::Address;
+use super::names::{Address, Found};
 use super::{Role, State, UnixSocket};
 use crate::sockets::{Ancillary, DATAGRAM_MAX, Outgoing, ReceiveFlags, Received};
 use crate::task::Task;
@@ -133,7 +133,10 @@ impl UnixSocket {
             (Some(peer), _) => peer,
             (None, Some(address)) => {
                 let task = task.ok_or(EINVAL)?;
-                self.table.look_up(task, &address, self.kind)?
+                match self.table.look_up(task, &address, self.kind)? {
+                    Found::Inside(to) => to,
+                    Found::Outside(inode) => return self.send_datagram_to_host(task, &inode, message),
+                }
             }
             (None, None) => return Err(ENOTCONN),
         };

@@ -10,6 +10,7 @@
 mod connection;
 mod data;
 pub mod flight;
+mod host;
 pub mod message;
 pub mod names;
 mod socket;
@@ -28,9 +29,11 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{SocketFamily, SocketOps};
 use crate::kernel::Kernel;
 use crate::task::Task;
+use crate::time::Timer;
 use crate::vfs::FileDescription;
 use crate::wait::{PollEvents, WaitQueue};
 use flight::{Flight, Rights};
+use host::HostLink;
 use message::{Message, Sender};
 use names::Bound;
 
@@ -127,6 +130,8 @@ enum Role {
     },
     /// Has, or had, a peer.
     Connected(Arc<UnixSocket>),
+    /// Its peer is on the host.
+    Host(Arc<HostLink>),
 }
 
 struct State {
@@ -147,6 +152,10 @@ struct State {
     inode: u64,
     /// Sockets that wait for room in `inbox` or in the backlog.
     waiting: Vec<Weak<UnixSocket>>,
+    /// Where on the host the last datagram with an address went.
+    last_host: Option<Arc<HostLink>>,
+    /// When a full backlog on the host is tried again.
+    retry: Option<Timer>,
 }
 
 /// One socket. See the module's text.
@@ -182,6 +191,8 @@ impl UnixSocket {
                 peer: None,
                 inode: 0,
                 waiting: Vec::new(),
+                last_host: None,
+                retry: None,
             }),
         });
         table.sockets.lock().insert(id, Arc::downgrade(&socket));
@@ -330,7 +341,7 @@ pub fn listing(kernel: &Kernel) -> String {
         let (flags, status) = match state.role {
             Role::Idle => (0, UNCONNECTED),
             Role::Listening { .. } => (ACCEPTS, UNCONNECTED),
-            Role::Connected(_) => (0, CONNECTED),
+            Role::Connected(_) | Role::Host(_) => (0, CONNECTED),
         };
         let name = state.name.as_ref().map_or_else(String::new, |name| format!(" {}", name.display()));
         let references = 2 + u32::from(matches!(state.role, Role::Connected(_)));

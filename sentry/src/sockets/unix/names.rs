@@ -7,7 +7,7 @@ use abi::sockets::{AF_UNIX, UNIX_PATH_MAX};
 
 use super::{Table, UnixSocket};
 use crate::task::Task;
-use crate::vfs::{Access, DeviceNumber, Location, WalkFlags, check_access};
+use crate::vfs::{Access, DeviceNumber, FileKind, Inode, Location, WalkFlags, check_access};
 
 /// Where the path begins in `sockaddr_un`.
 const PATH_OFFSET: usize = 2;
@@ -38,6 +38,14 @@ impl<'a> Address<'a> {
             path => Self::Path(path.split(|byte| *byte == 0).next().unwrap_or(path)),
         })
     }
+}
+
+/// What a name leads to.
+pub enum Found {
+    /// A socket of this kernel.
+    Inside(Arc<UnixSocket>),
+    /// The node of a socket that is none of this kernel's, or not any more.
+    Outside(Arc<dyn Inode>),
 }
 
 /// Whether an address only names the family, which asks for an automatic name.
@@ -166,20 +174,24 @@ impl Table {
         names.get(&(kind, Box::from(name))).and_then(std::sync::Weak::upgrade).ok_or(ECONNREFUSED)
     }
 
-    /// The socket at an address.
+    /// The socket at an address, or the node of one that nobody here has bound.
     ///
     /// # Errors
     /// `ECONNREFUSED`, `EPROTOTYPE`, `EACCES`, and those of walking.
-    pub fn look_up(&self, task: &Task, address: &Address<'_>, kind: u32) -> SysResult<Arc<UnixSocket>> {
+    pub fn look_up(&self, task: &Task, address: &Address<'_>, kind: u32) -> SysResult<Found> {
         let path = match address {
-            Address::Abstract(name) => return self.find(name, kind),
+            Address::Abstract(name) => return self.find(name, kind).map(Found::Inside),
             Address::Path(path) => path,
         };
         let location = task.walk(libc::AT_FDCWD, path, WalkFlags::FOLLOW)?;
         let inode = location.inode();
         check_access(&task.credentials(), &inode.attributes()?, Access::WRITE)?;
         let found = inode.attachments().socket().get::<UnixSocket>().filter(|socket| !socket.is_dead());
-        let socket = found.ok_or(ECONNREFUSED)?;
-        if socket.kind == kind { Ok(socket) } else { Err(EPROTOTYPE) }
+        match found {
+            Some(socket) if socket.kind == kind => Ok(Found::Inside(socket)),
+            Some(_) => Err(EPROTOTYPE),
+            None if inode.kind() == FileKind::Socket => Ok(Found::Outside(Arc::clone(inode))),
+            None => Err(ECONNREFUSED),
+        }
     }
 }

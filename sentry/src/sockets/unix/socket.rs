@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use abi::errno::{EINVAL, ENODATA, ENOPROTOOPT, ENOTCONN, ENOTTY, EOPNOTSUPP, Errno, SysResult};
+use abi::errno::{EINVAL, EISCONN, ENODATA, ENOPROTOOPT, ENOTCONN, ENOTTY, EOPNOTSUPP, Errno, SysResult};
 use abi::ioctls::{FIONREAD, TIOCOUTQ};
 use abi::socket_options::{SO_COOKIE, SO_PEERCRED, SO_PEERGROUPS, SOL_SOCKET};
 use abi::sockets::{AF_UNIX, SOCK_DGRAM, SOCK_STREAM, Ucred};
@@ -35,6 +35,9 @@ impl UnixSocket {
 
     /// Bytes that could be received (`SIOCINQ`).
     fn readable_bytes(&self) -> SysResult<usize> {
+        if let Some(link) = self.host_link() {
+            return link.readable_bytes();
+        }
         let state = self.state.lock();
         match (&state.role, self.kind) {
             (Role::Listening { .. }, _) => Err(EINVAL),
@@ -62,6 +65,9 @@ impl SocketOps for UnixSocket {
     }
 
     fn poll(&self) -> PollEvents {
+        if let Some(link) = self.host_link() {
+            return link.poll();
+        }
         let mut events = PollEvents::empty();
         let listening = {
             let state = self.state.lock();
@@ -99,8 +105,7 @@ impl SocketOps for UnixSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> SysResult<()> {
-        self.shut(how);
-        Ok(())
+        self.shut(how)
     }
 
     fn name(&self) -> SysResult<Vec<u8>> {
@@ -108,7 +113,10 @@ impl SocketOps for UnixSocket {
     }
 
     fn peer_name(&self) -> SysResult<Vec<u8>> {
-        self.peer().ok_or(ENOTCONN)?.name()
+        match self.host_link() {
+            Some(link) => Ok(link.address()),
+            None => self.peer().ok_or(ENOTCONN)?.name(),
+        }
     }
 
     fn keeps_boundaries(&self) -> bool {
@@ -116,6 +124,11 @@ impl SocketOps for UnixSocket {
     }
 
     fn send(&self, task: Option<&Task>, message: &mut Outgoing<'_>) -> SysResult<usize> {
+        match self.host_link() {
+            Some(_) if self.kind == SOCK_STREAM && message.to.is_some() => return Err(EISCONN),
+            Some(link) if self.kind != SOCK_DGRAM || message.to.is_none() => return link.send(message),
+            _ => {}
+        }
         match self.kind {
             SOCK_STREAM => self.send_stream(task, message),
             _ => self.send_message(task, message),
@@ -123,6 +136,9 @@ impl SocketOps for UnixSocket {
     }
 
     fn receive(&self, buffer: &mut [u8], flags: ReceiveFlags, received: &mut Received) -> SysResult<usize> {
+        if let Some(link) = self.host_link() {
+            return link.receive(buffer, flags, received);
+        }
         match self.kind {
             SOCK_STREAM => self.receive_stream(buffer, flags, received),
             _ => self.receive_message(buffer, flags, received),
@@ -149,7 +165,10 @@ impl SocketOps for UnixSocket {
     }
 
     fn take_error(&self) -> Option<Errno> {
-        self.state.lock().error.take()
+        match self.host_link() {
+            Some(link) => link.take_error(),
+            None => self.state.lock().error.take(),
+        }
     }
 
     fn is_listening(&self) -> bool {
