@@ -1,7 +1,10 @@
 //! `mmap`, `munmap`, `mprotect`, `mremap`, `brk`, `madvise`, `msync`, `mlock`.
 //!
-//! A task that is alone in its address space lets the host carry out calls that name their range exactly:
-//! nobody can see the moment between the map's change and the host's.
+//! The host may carry out calls that name their range exactly as they stand. The map is changed first, and the host
+//! follows when the thread goes on. Other threads of the process may act in between: what is free in the map by then is not given to
+//! anybody until the thread has come back (`Space::leaving`); threads that change the same range at the same time get one order
+//! in the map and perhaps the other on the host, which is the program's own disorder, and nobody else's concern: what the
+//! sentry does in a program's memory, it asks the host for.
 
 use std::sync::Arc;
 
@@ -28,7 +31,7 @@ pub const CALLS: &[Entry] = &[
     call!(MPROTECT, sys_mprotect, now 3, Support::Partial("PROT_GROWSDOWN and PROT_GROWSUP are refused")),
     call!(MREMAP, sys_mremap, wait 5, Support::Partial("MREMAP_DONTUNMAP is refused")),
     call!(BRK, sys_brk, now 1, Support::Full),
-    call!(MADVISE, sys_madvise, wait 3, Support::Partial("no MADV_REMOVE, memory failure injection or guard pages")),
+    call!(MADVISE, sys_madvise, now 3, Support::Partial("no MADV_REMOVE, memory failure injection or guard pages")),
     call!(MSYNC, sys_msync, now 3, Support::Full),
     call!(MLOCK, sys_mlock, wait 2, Support::Partial("limits are kept, pages are brought in and not pinned on the host")),
     call!(MLOCK2, sys_mlock2, wait 3, Support::Partial("limits are kept, pages are brought in and not pinned on the host")),
@@ -59,11 +62,33 @@ pub fn sys_mmap(
         Ok(request) => request,
         Err(errno) => return Reply::Now(Err(errno.into())),
     };
-    match task.map_alone(&request) {
+    // A file may stand for zeroes; the host has no such file.
+    let same_source =
+        flags.contains(MapFlags::MAP_ANONYMOUS) || matches!(request.source, MapSource::File { .. });
+    if same_source && is_exact(prot, flags) {
+        match task.map_fixed_natively(&request, u64::from(fd.raw().cast_unsigned())) {
+            Some(Ok(_)) => return Reply::Native,
+            Some(Err(errno)) => return Reply::Now(Err(errno.into())),
+            None => {}
+        }
+    }
+    match task.map_natively(&request) {
         Some(Ok((start, operation))) => Reply::Substitute(operation, start),
         Some(Err(errno)) => Reply::Now(Err(errno.into())),
         None => Reply::Later(Box::pin(async move { task.map(&request).await.into_reply() })),
     }
+}
+
+/// Whether the host would understand the bits of an `mmap` exactly as they are understood here.
+fn is_exact(prot: Prot, flags: MapFlags) -> bool {
+    let known = MapFlags::MAP_FIXED
+        | MapFlags::MAP_ANONYMOUS
+        | MapFlags::MAP_NORESERVE
+        | MapFlags::MAP_STACK
+        | MapFlags::MAP_DENYWRITE;
+    let others = flags.bits() & !known.bits();
+    let readable = Prot::PROT_READ | Prot::PROT_WRITE | Prot::PROT_EXEC;
+    others == MAP_PRIVATE && readable.contains(prot) && (prot.is_empty() || prot.contains(Prot::PROT_READ))
 }
 
 /// Judges the arguments of `mmap`.
@@ -152,7 +177,7 @@ fn map_file(task: &Task, request: &mut MapRequest, fd: Fd, offset: u64, shared: 
 
 /// `munmap(2)` <https://man7.org/linux/man-pages/man2/munmap.2.html>
 pub fn sys_munmap(task: &Arc<Task>, address: UserAddress, length: u64) -> Reply<'_> {
-    match task.unmap_alone(address.address(), length) {
+    match task.unmap_natively(address.address(), length) {
         Some(Ok(())) => Reply::Native,
         Some(Err(errno)) => Reply::Now(Err(errno.into())),
         None => {
@@ -170,7 +195,7 @@ pub fn sys_mprotect(task: &Arc<Task>, address: UserAddress, length: u64, prot: P
     let (address, protection) = (address.address(), protection(prot));
     // The host is given the call as it stands only if its bits say exactly what the map will say.
     let exact = prot.is_empty() || prot.contains(Prot::PROT_READ) && !prot.contains(Prot::PROT_SEM);
-    match exact.then(|| task.protect_alone(address, length, protection)).flatten() {
+    match exact.then(|| task.protect_natively(address, length, protection)).flatten() {
         Some(Ok(())) => Reply::Native,
         Some(Err(errno)) => Reply::Now(Err(errno.into())),
         None => {
@@ -209,14 +234,14 @@ pub async fn sys_mremap(
 /// `brk(2)` <https://man7.org/linux/man-pages/man2/brk.2.html>
 pub fn sys_brk(task: &Arc<Task>, address: UserAddress) -> Reply<'_> {
     let wanted = address.address();
-    match task.grow_break_alone(wanted) {
+    match task.grow_break_natively(wanted) {
         Some(operation) => Reply::Substitute(operation, wanted),
         None => Reply::Later(Box::pin(async move { Reply::Now(Ok(task.set_break(wanted).await)) })),
     }
 }
 
 /// `madvise(2)` <https://man7.org/linux/man-pages/man2/madvise.2.html>
-pub async fn sys_madvise(task: &Arc<Task>, address: UserAddress, length: u64, advice: i32) -> CallResult<()> {
+pub fn sys_madvise(task: &Arc<Task>, address: UserAddress, length: u64, advice: i32) -> Reply<'_> {
     let (set, clear) = match advice {
         MADV_NORMAL | MADV_RANDOM | MADV_SEQUENTIAL | MADV_WILLNEED | MADV_DONTNEED | MADV_FREE
         | MADV_HUGEPAGE | MADV_NOHUGEPAGE | MADV_DONTDUMP | MADV_DODUMP | MADV_COLD | MADV_PAGEOUT
@@ -225,14 +250,19 @@ pub async fn sys_madvise(task: &Arc<Task>, address: UserAddress, length: u64, ad
         MADV_DOFORK => (RegionFlags::empty(), RegionFlags::DONTFORK),
         MADV_WIPEONFORK => (RegionFlags::WIPEONFORK, RegionFlags::empty()),
         MADV_KEEPONFORK => (RegionFlags::empty(), RegionFlags::WIPEONFORK),
-        _ => return Err(EINVAL.into()),
+        _ => return Reply::Now(Err(EINVAL.into())),
     };
-    Ok(task
-        .advise(address.address(), length, advice, |flags| {
+    let address = address.address();
+    if (set | clear).is_empty() && task.may_advise_natively(address, length) {
+        return Reply::Native;
+    }
+    Reply::Later(Box::pin(async move {
+        let change = |flags: &mut RegionFlags| {
             flags.insert(set);
             flags.remove(clear);
-        })
-        .await?)
+        };
+        task.advise(address, length, advice, change).await.into_reply()
+    }))
 }
 
 /// `msync(2)` <https://man7.org/linux/man-pages/man2/msync.2.html>

@@ -148,7 +148,7 @@ pub enum Resume {
     Return(u64),
     /// The host executes the trapped call as it stands, its registers being what the kernel would
     /// have asked for. Only for an uncaptured [`Trap::Syscall`] of `munmap`, `mprotect`, `madvise`,
-    /// `mmap` (private, anonymous, `MAP_FIXED`), `arch_prctl(ARCH_SET_FS|GS)`, `sched_yield`, `exit`, `exit_group`; the
+    /// `mmap` (private, `MAP_FIXED`; anonymous or of a file that was just lent), `arch_prctl(ARCH_SET_FS|GS)`, `sched_yield`, `exit`, `exit_group`; the
     /// platform checks again that no reserved range is touched and answers `EINVAL` to the application otherwise.
     Native,
     /// The host changes memory in the place of the call, which then returns `result`; if the host refuses, its error. Only
@@ -242,6 +242,18 @@ pub trait Context: Send {
         spawn: &Spawn,
     ) -> Poll<Result<Box<dyn Context>, SpawnError>>;
 
+    /// As [`Context::poll_spawn`], but the child goes on where this thread's call returns, with everything it has, and both are held in
+    /// the call: nobody is captured for it. The child's first [`Context::resume`] is [`Resume::Return`] of 0. Only after an
+    /// uncaptured [`Trap::Syscall`]. `None`: not possible now, and nothing was done.
+    fn poll_spawn_here(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        spawn: &SpawnHere,
+    ) -> Poll<Option<Result<Box<dyn Context>, SpawnError>>> {
+        let _ = (wake, spawn);
+        Poll::Ready(None)
+    }
+
     /// A handle with which any other thread of the sentry makes this one stand still.
     fn interrupter(&self) -> Arc<dyn Interrupter>;
 
@@ -269,6 +281,13 @@ pub trait Context: Send {
     /// lie there.
     fn is_patched(&self, range: Range<u64>) -> bool {
         let _ = range;
+        false
+    }
+
+    /// Puts a file where the trapped call names a descriptor, so that the host may carry out an `mmap` of it
+    /// ([`Resume::Native`]). Only while nobody shares the process's memory. Returns whether that was possible.
+    fn lend(&mut self, number: u64, file: BorrowedFd<'_>) -> bool {
+        let _ = (number, file);
         false
     }
 
@@ -456,6 +475,17 @@ pub struct Spawn {
     pub kind: SpawnKind,
     /// General registers of the child at birth. The vector state is copied from the parent.
     pub registers: Registers,
+    /// FS base of the child if not the parent's (`CLONE_SETTLS`).
+    pub fs_base: Option<u64>,
+}
+
+/// What to make in the place of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct SpawnHere {
+    /// Thread or process.
+    pub kind: SpawnKind,
+    /// Stack pointer of the child; 0: the parent's.
+    pub stack: u64,
     /// FS base of the child if not the parent's (`CLONE_SETTLS`).
     pub fs_base: Option<u64>,
 }

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::errno::{EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM, SysResult};
-use platform::{MemoryError, MemoryOperation, Protection, Sharing, Substitute};
+use platform::{MemoryError, MemoryOperation, Protection, Sharing};
 
 use super::map::RegionMap;
 use super::{Backing, HostFile, MemoryManager, PAGE_SIZE, REGIONS_MAX, Region, RegionFlags};
@@ -83,9 +83,6 @@ fn data_limit(limits: &Limits) -> u64 {
 pub(super) const fn is_aligned(address: u64) -> bool {
     address.is_multiple_of(PAGE_SIZE)
 }
-
-/// Largest mapping that the host makes in a call's place, in bytes.
-const SUBSTITUTE_MAX: u64 = 1 << 30;
 
 /// Addresses below this are for `MAP_32BIT`.
 const LOW_TOP: u64 = 1 << 31;
@@ -170,12 +167,11 @@ impl MemoryManager {
                     return Ok(hint);
                 }
                 space
-                    .regions
-                    .find_free_below(self.mmap_top, bottom, length)
-                    .or_else(|| space.regions.find_free_below(top, self.mmap_top, length))
+                    .find_room(self.mmap_top, bottom, length)
+                    .or_else(|| space.find_room(top, self.mmap_top, length))
                     .ok_or(ENOMEM)
             }
-            Placement::Low => space.regions.find_free_below(LOW_TOP, bottom, length).ok_or(ENOMEM),
+            Placement::Low => space.find_room(LOW_TOP, bottom, length).ok_or(ENOMEM),
         }
     }
 
@@ -293,104 +289,6 @@ impl Task {
         self.change_memory(&[MemoryOperation::SetGsBase(base)]).await
     }
 
-    /// `mmap` of private zero-filled memory, for the host to carry out in the call's place: possible if nobody else lives in
-    /// the address space. `None`: not possible.
-    ///
-    /// Should the host refuse, the call fails, and the map names a region that is not there; large ones, which it may well
-    /// refuse, go the other way.
-    pub fn map_alone(&self, request: &MapRequest) -> Option<SysResult<(u64, Substitute)>> {
-        let plain = matches!(request.source, MapSource::Anonymous)
-            && !request.flags.contains(RegionFlags::LOCKED)
-            && request.length <= SUBSTITUTE_MAX;
-        if !plain || !self.may_substitute() {
-            return None;
-        }
-        let memory = self.memory();
-        let _gate = memory.alone()?;
-        let region = match memory.plan_map(request, &self.group.limits) {
-            Ok(region) => region,
-            Err(errno) => return Some(Err(errno)),
-        };
-        if !memory.is_free(region.start, region.end) {
-            return None;
-        }
-        let operation = Substitute::MapAnonymous {
-            address: region.start,
-            length: region.length(),
-            protection: region.protection,
-            reserve: !region.flags.contains(RegionFlags::NORESERVE),
-        };
-        let start = region.start;
-        memory.enter_region(region);
-        Some(Ok((start, operation)))
-    }
-
-    /// `brk` that grows, for the host to carry out in the call's place; see [`Task::map_alone`].
-    pub fn grow_break_alone(&self, wanted: u64) -> Option<Substitute> {
-        if !self.may_substitute() {
-            return None;
-        }
-        let memory = self.memory();
-        let _gate = memory.alone()?;
-        let (start, current) = memory.program_break();
-        let (from, to) = (round_up(current).ok()?, round_up(wanted).ok()?);
-        if wanted < start || to <= from || to - from > SUBSTITUTE_MAX {
-            return None;
-        }
-        let region = self.plan_break(&memory, wanted - start, from, to).ok()?;
-        let operation = Substitute::MapAnonymous {
-            address: region.start,
-            length: region.length(),
-            protection: region.protection,
-            reserve: true,
-        };
-        memory.enter_region(region);
-        memory.space.lock().break_end = wanted;
-        Some(operation)
-    }
-
-    fn may_substitute(&self) -> bool {
-        self.with_context(|context| context.may_substitute()).unwrap_or(false)
-    }
-
-    /// `munmap`, for the host to carry out: possible if nobody else lives in the address space. `None`: not possible.
-    pub fn unmap_alone(&self, start: u64, length: u64) -> Option<SysResult<()>> {
-        let memory = self.memory();
-        let _gate = memory.alone()?;
-        // Only a range that the host may be given as it stands.
-        let end = memory.range(start, length, EINVAL).ok()?;
-        if self.is_patched(start, end) {
-            return None;
-        }
-        let removed = memory.space.lock().regions.remove(start, end);
-        // The host must not be asked to remove what is the platform's.
-        if removed.iter().any(|region| matches!(region.backing, Backing::Platform(_))) {
-            for region in removed {
-                memory.enter_region(region);
-            }
-            return None;
-        }
-        Some(Ok(()))
-    }
-
-    /// `mprotect`, for the host to carry out; see [`Task::unmap_alone`].
-    pub fn protect_alone(&self, start: u64, length: u64, protection: Protection) -> Option<SysResult<()>> {
-        let memory = self.memory();
-        let _gate = memory.alone()?;
-        if !is_aligned(start) {
-            return Some(Err(EINVAL));
-        }
-        let end = memory.range(start, length, ENOMEM).ok()?;
-        if self.is_patched(start, end) {
-            return None;
-        }
-        if let Err(errno) = memory.check_protect(start, end, protection, &self.group.limits) {
-            return Some(Err(errno));
-        }
-        memory.enter_protection(start, end, protection);
-        Some(Ok(()))
-    }
-
     /// `mremap`.
     ///
     /// # Errors
@@ -495,7 +393,13 @@ impl Task {
     }
 
     /// Decides whether the break may grow from `from` to `to`, which makes it `size` bytes.
-    fn plan_break(&self, memory: &MemoryManager, size: u64, from: u64, to: u64) -> SysResult<Region> {
+    pub(super) fn plan_break(
+        &self,
+        memory: &MemoryManager,
+        size: u64,
+        from: u64,
+        to: u64,
+    ) -> SysResult<Region> {
         if size > self.group.limits.soft(Resource::Data) {
             return Err(ENOMEM);
         }
@@ -557,11 +461,6 @@ pub enum Remap {
 }
 
 impl MemoryManager {
-    /// The gate, if one task alone lives here and nobody is inside.
-    fn alone(&self) -> Option<crate::wait::GateGuard> {
-        if self.users() == 1 { self.gate.try_enter() } else { None }
-    }
-
     /// Judges a range to unmap; returns its end. What lies between the application's part and the end of Linux's own user
     /// addresses is never mapped, so unmapping it does nothing (`None` if nothing is left).
     fn unmap_end(&self, start: u64, length: u64) -> SysResult<Option<u64>> {
@@ -585,7 +484,13 @@ impl MemoryManager {
         if end > self.layout.max_address { Err(too_far) } else { Ok(end) }
     }
 
-    fn check_protect(&self, start: u64, end: u64, protection: Protection, limits: &Limits) -> SysResult<()> {
+    pub(super) fn check_protect(
+        &self,
+        start: u64,
+        end: u64,
+        protection: Protection,
+        limits: &Limits,
+    ) -> SysResult<()> {
         let space = self.space.lock();
         if !space.regions.is_covered(start, end) {
             return Err(ENOMEM);
@@ -611,7 +516,7 @@ impl MemoryManager {
         if more != 0 && space.regions.data() + more > data_limit(limits) { Err(ENOMEM) } else { Ok(()) }
     }
 
-    fn enter_protection(&self, start: u64, end: u64, protection: Protection) {
+    pub(super) fn enter_protection(&self, start: u64, end: u64, protection: Protection) {
         let mut space = self.space.lock();
         for mut region in space.regions.remove(start, end) {
             region.protection = protection;

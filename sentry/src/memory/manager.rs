@@ -33,6 +33,23 @@ pub(super) struct Space {
     pub(super) break_start: u64,
     /// Where it is now.
     pub(super) break_end: u64,
+    /// Ranges that are free in the map, but that the host may not have been asked to give back yet: whose, from, to.
+    pub(super) leaving: Vec<(usize, u64, u64)>,
+}
+
+impl Space {
+    /// As [`RegionMap::find_free_below`], where nothing is about to be given back.
+    pub(super) fn find_room(&self, top: u64, bottom: u64, length: u64) -> Option<u64> {
+        let mut top = top;
+        loop {
+            let start = self.regions.find_free_below(top, bottom, length)?;
+            let overlaps = |leaving: &&(usize, u64, u64)| leaving.1 < start + length && start < leaving.2;
+            match self.leaving.iter().find(overlaps) {
+                Some(leaving) => top = leaving.1,
+                None => return Some(start),
+            }
+        }
+    }
 }
 
 /// An address space.
@@ -82,7 +99,7 @@ impl MemoryManager {
             layout,
             mmap_top,
             gate: Arc::default(),
-            space: Mutex::new(Space { regions, break_start: 0, break_end: 0 }),
+            space: Mutex::new(Space { regions, break_start: 0, break_end: 0, leaving: Vec::new() }),
             users: AtomicUsize::new(0),
             identity: next_identity(),
             program: Mutex::default(),
@@ -107,7 +124,12 @@ impl MemoryManager {
             layout: self.layout,
             mmap_top: self.mmap_top,
             gate: Arc::default(),
-            space: Mutex::new(Space { regions, break_start: space.break_start, break_end: space.break_end }),
+            space: Mutex::new(Space {
+                regions,
+                break_start: space.break_start,
+                break_end: space.break_end,
+                leaving: Vec::new(),
+            }),
             users: AtomicUsize::new(0),
             identity: next_identity(),
             program: Mutex::new(*self.program.lock()),
@@ -149,7 +171,12 @@ impl MemoryManager {
 
     /// Where a mapping of `length` bytes would go.
     pub(crate) fn find_room(&self, length: u64) -> Option<u64> {
-        self.space.lock().regions.find_free_below(self.mmap_top, self.layout.min_address, length)
+        self.space.lock().find_room(self.mmap_top, self.layout.min_address, length)
+    }
+
+    /// The host has carried out what a task had left to it.
+    pub(crate) fn settle(&self, task: usize) {
+        self.space.lock().leaving.retain(|leaving| leaving.0 != task);
     }
 
     /// All regions, in order (`/proc/PID/maps`).

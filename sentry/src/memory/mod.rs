@@ -3,6 +3,7 @@
 //! * [`MemoryManager`] (`manager.rs`): one address space, shared by the tasks that live in it.
 //! * [`Region`] (`region.rs`), kept in order by `map.rs`; `gaps.rs` knows what is free between them.
 //! * `change.rs`: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`, `madvise` as methods of a task.
+//! * `native.rs`: those of them that the host carries out by itself.
 //! * `residency.rs`: `mlock`, `mincore`.
 //! * `stack.rs`: the main stack when its limit changes.
 //! * [`HostFile`]: the descriptors that are mapped.
@@ -15,6 +16,7 @@ mod gaps;
 mod host_file;
 mod manager;
 mod map;
+mod native;
 mod patch;
 mod region;
 mod residency;

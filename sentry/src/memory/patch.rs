@@ -63,7 +63,7 @@ impl MemoryManager {
         let (bottom, top) =
             (wanted.start.max(self.layout.min_address), wanted.end.min(self.layout.max_address));
         let mut space = self.space.lock();
-        let start = space.regions.find_free_below(top, bottom, ARENA_SIZE)?;
+        let start = space.find_room(top, bottom, ARENA_SIZE)?;
         space.regions.insert(Region {
             start,
             end: start + ARENA_SIZE,

@@ -139,15 +139,23 @@ impl Task {
         if address == 0 {
             return Ok(strings);
         }
+        let mut window = Window { task: self, start: 0, bytes: Vec::new() };
+        let mut pointers = Window { task: self, start: 0, bytes: Vec::new() };
         loop {
-            let pointer: u64 = self.read_value(at)?;
+            let pointer = match pointers.bytes(at, 8).and_then(|bytes| bytes.try_into().ok()) {
+                Some(bytes) => u64::from_ne_bytes(bytes),
+                None => self.read_value(at)?,
+            };
             if pointer == 0 {
                 break;
             }
             let left = limit.saturating_sub(total);
-            let string = self
-                .read_string(pointer, left.min(STRING_MAX))
-                .map_err(|error| if error == ENAMETOOLONG { E2BIG } else { error })?;
+            let string = match window.string(pointer) {
+                Some(string) => string,
+                None => self
+                    .read_string(pointer, left.min(STRING_MAX))
+                    .map_err(|error| if error == ENAMETOOLONG { E2BIG } else { error })?,
+            };
             total += string.len() + 9;
             if total > limit {
                 return Err(E2BIG);
@@ -156,6 +164,39 @@ impl Task {
             at = at.checked_add(8).ok_or(EFAULT)?;
         }
         Ok(strings)
+    }
+}
+
+/// The last piece of memory that was copied in, at most to the end of its page: what is looked for next often lies in it.
+struct Window<'a> {
+    task: &'a Task,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// Whatever is there from an address on; empty if it cannot be read.
+    fn rest(&mut self, address: u64) -> &[u8] {
+        let inside = |at: u64| usize::try_from(at).is_ok_and(|at| at < self.bytes.len());
+        if !address.checked_sub(self.start).is_some_and(inside) {
+            self.start = address;
+            self.bytes.resize(usize::try_from(PAGE - address % PAGE).unwrap_or_default(), 0);
+            let count = self.task.read_memory(address, &mut self.bytes).unwrap_or_default();
+            self.bytes.truncate(count);
+        }
+        let at = usize::try_from(address - self.start).unwrap_or(usize::MAX);
+        self.bytes.get(at..).unwrap_or_default()
+    }
+
+    fn bytes(&mut self, address: u64, count: usize) -> Option<&[u8]> {
+        self.rest(address).get(..count)
+    }
+
+    /// The string at an address, if it ends inside the window.
+    fn string(&mut self, address: u64) -> Option<Vec<u8>> {
+        let rest = self.rest(address);
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        rest.get(..end).map(<[u8]>::to_vec)
     }
 }
 

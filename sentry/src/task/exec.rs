@@ -60,6 +60,10 @@ struct Loader<'a> {
     memory: Arc<MemoryManager>,
     user: Arc<dyn UserMemory>,
     randomness: Randomness,
+    /// What the map says and the host does not know yet.
+    regions: Vec<Region>,
+    /// Where zeroes have to go: address and length.
+    tails: Vec<(u64, usize)>,
 }
 
 /// Whether a program's areas are moved about (`ADDR_NO_RANDOMIZE` in `man 2 personality`).
@@ -344,7 +348,8 @@ impl<'a> Loader<'a> {
             - randomness.pages(RANDOM_PAGES >> 8)?;
         let memory = MemoryManager::new(layout, page_down(mmap_top));
         let user = context.memory();
-        Ok(Self { kernel, limits, context, memory, user, randomness })
+        let (regions, tails) = Default::default();
+        Ok(Self { kernel, limits, context, memory, user, randomness, regions, tails })
     }
 
     async fn load(
@@ -357,12 +362,12 @@ impl<'a> Loader<'a> {
     ) -> SysResult<Loaded> {
         let wish =
             if elf.is_relocatable { RELOCATABLE_BASE + self.randomness.pages(RANDOM_PAGES)? } else { 0 };
-        let placed = self.map_elf(&request.file, elf, wish).await?;
+        let placed = self.map_elf(&request.file, elf, wish)?;
         let mut entry = elf.entry.wrapping_add(placed.bias);
         let mut base = 0;
         if let Some((file, interpreter)) = interpreter {
             let wish = self.memory.find_room(span(&interpreter).1).ok_or(ENOMEM)?;
-            let placed = self.map_elf(&file, &interpreter, wish).await?;
+            let placed = self.map_elf(&file, &interpreter, wish)?;
             entry = interpreter.entry.wrapping_add(placed.bias);
             base = placed.bias;
         }
@@ -377,17 +382,8 @@ impl<'a> Loader<'a> {
         Ok(Loaded { randomness: self.randomness, context: self.context, memory: self.memory, registers })
     }
 
-    async fn change(&mut self, operations: &[MemoryOperation<'_>]) -> SysResult<()> {
-        std::future::poll_fn(|wake| self.context.poll_memory(wake, operations)).await.map_err(|error| {
-            match error {
-                MemoryError::Refused { errno, .. } => errno,
-                MemoryError::Died => ENOMEM,
-            }
-        })
-    }
-
-    /// Maps a file's segments; `wish` is where a relocatable file begins.
-    async fn map_elf(&mut self, file: &Arc<FileDescription>, elf: &ElfFile, wish: u64) -> SysResult<Placed> {
+    /// Plans a file's segments; `wish` is where a relocatable file begins.
+    fn map_elf(&mut self, file: &Arc<FileDescription>, elf: &ElfFile, wish: u64) -> SysResult<Placed> {
         let MappingSource::Host(source) = file.ops.mapping(file)? else { return Err(ENOEXEC) };
         let (first, length) = span(elf);
         let bias = if elf.is_relocatable { (wish & !(elf.alignment - 1)).wrapping_sub(first) } else { 0 };
@@ -404,20 +400,19 @@ impl<'a> Loader<'a> {
         if regions.iter().any(|region| !self.memory.is_free(region.start, region.end)) {
             return Err(ENOMEM);
         }
-        let operations: Vec<MemoryOperation<'_>> = regions.iter().map(map_operation).collect();
-        self.change(&operations).await?;
-        for region in regions {
-            self.memory.enter_region(region);
+        for region in &regions {
+            self.memory.enter_region(region.clone());
         }
+        self.regions.append(&mut regions);
         for segment in &elf.segments {
-            self.clear_tail(segment, bias)?;
+            self.note_tail(segment, bias)?;
         }
         let end = elf.segments.iter().map(|segment| segment.address + segment.memory_size).max().unwrap_or(0);
         Ok(Placed { bias, end: page_up(end.wrapping_add(bias)) })
     }
 
-    /// Zeroes what lies between the end of a segment's bytes and the end of their last page.
-    fn clear_tail(&self, segment: &Segment, bias: u64) -> SysResult<()> {
+    /// Notes what lies between the end of a segment's bytes and the end of their last page, which has to be zeroed.
+    fn note_tail(&mut self, segment: &Segment, bias: u64) -> SysResult<()> {
         let end = (segment.address + segment.file_size).wrapping_add(bias);
         let tail = page_up(end) - end;
         if segment.memory_size == segment.file_size || tail == 0 || segment.file_size == 0 {
@@ -426,10 +421,28 @@ impl<'a> Loader<'a> {
         if !segment.protection.write {
             return Err(ENOEXEC);
         }
+        self.tails.push((end, usize::try_from(tail).map_err(|_| ENOEXEC)?));
+        Ok(())
+    }
+
+    /// Has the host map everything that was planned, in one go.
+    async fn carry_out(&mut self) -> SysResult<()> {
+        let regions = std::mem::take(&mut self.regions);
+        let operations: Vec<MemoryOperation<'_>> = regions.iter().map(map_operation).collect();
+        std::future::poll_fn(|wake| self.context.poll_memory(wake, &operations)).await.map_err(|error| {
+            match error {
+                MemoryError::Refused { errno, .. } => errno,
+                MemoryError::Died => ENOMEM,
+            }
+        })?;
         let zeroes = [0; PAGE_SIZE as usize];
-        let length = usize::try_from(tail).map_err(|_| ENOEXEC)?;
-        let piece = zeroes.get(..length).ok_or(ENOEXEC)?;
-        if self.user.write(end, piece)? == length { Ok(()) } else { Err(ENOEXEC) }
+        for (start, length) in self.tails.drain(..) {
+            let piece = zeroes.get(..length).ok_or(ENOEXEC)?;
+            if self.user.write(start, piece)? != length {
+                return Err(ENOEXEC);
+            }
+        }
+        Ok(())
     }
 
     async fn map_stack(
@@ -449,9 +462,9 @@ impl<'a> Loader<'a> {
             flags: RegionFlags::STACK | RegionFlags::NORESERVE,
             backing: Backing::Anonymous,
         };
-        let operation = map_operation(&region);
-        self.change(std::slice::from_ref(&operation)).await?;
-        self.memory.enter_region(region);
+        self.memory.enter_region(region.clone());
+        self.regions.push(region);
+        self.carry_out().await?;
         let mut random = [0; 16];
         crate::random::fill(&mut random)?;
         let stack = InitialStack {

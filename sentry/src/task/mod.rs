@@ -114,6 +114,8 @@ pub struct Task {
     vfork_done: Mutex<Option<Arc<VforkDone>>>,
     /// The thread is ending by its own `exit(2)`, which the host is to carry out.
     pub exits_natively: AtomicBool,
+    /// The host may not have carried out yet what it was left to do in the address space.
+    pub(crate) left_to_host: AtomicBool,
     waker: OnceLock<Waker>,
     observer: OnceLock<Arc<dyn Observer>>,
 }
@@ -196,6 +198,7 @@ impl Task {
             state: AtomicU32::new(TaskState::Running as u32),
             vfork_done: Mutex::new(None),
             exits_natively: AtomicBool::new(false),
+            left_to_host: AtomicBool::new(false),
             waker: OnceLock::new(),
             observer: OnceLock::new(),
         })
@@ -208,6 +211,11 @@ impl Task {
 
     pub(crate) fn set_tid(&self, tid: Pid) {
         self.tid.store(tid, Ordering::Relaxed);
+    }
+
+    /// Tells tasks apart, whatever their numbers.
+    pub(crate) fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// The process ID.

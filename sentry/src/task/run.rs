@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context as WakeContext, Poll};
 
 use abi::signal_info::SigInfo;
@@ -82,15 +83,23 @@ impl Outcome {
 }
 
 impl Task {
-    /// Runs the task to its end.
+    /// Runs the task, whose registers have been set up, to its end.
     pub async fn run(self: Arc<Self>) {
+        self.run_from(Outcome::Registers).await;
+    }
+
+    /// Runs a task that `clone` has made: its first deed is to return from that.
+    pub(super) async fn run_clone(self: Arc<Self>) {
+        self.run_from(Outcome::Return(0)).await;
+    }
+
+    async fn run_from(self: Arc<Self>, mut outcome: Outcome) {
         std::future::poll_fn(|wake| {
             let _ = self.waker.set(wake.waker().clone());
             Poll::Ready(())
         })
         .await;
         self.publish_facts();
-        let mut outcome = Outcome::Registers;
         // In one place: it is too large to be handed through the futures in between.
         let mut trap = Trap::Died;
         loop {
@@ -251,6 +260,10 @@ impl Task {
         let has_context = self.poll_context(left, || false).await;
         if !has_context {
             *place = Trap::Died;
+        }
+        if self.left_to_host.load(Ordering::Relaxed) {
+            self.left_to_host.store(false, Ordering::Relaxed);
+            self.memory().settle(self.identity());
         }
         if self.signals.attention.leave() && self.kernel.freezer.is_frozen() {
             self.kernel.freezer.arrivals.wake_all();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use abi::errno::{EINVAL, ENOMEM, SysResult};
 use abi::process::CloneFlags;
 use abi::signals::{SIGCHLD, SigSet};
-use platform::{Context, Registers, Spawn, SpawnError, SpawnKind};
+use platform::{Context, Spawn, SpawnError, SpawnHere, SpawnKind};
 
 use super::{Pid, Resource, Task, TaskParts, ThreadGroup};
 use crate::memory::MemoryManager;
@@ -102,7 +102,7 @@ impl Task {
         let tid = child.tid();
         self.store_pidfd(request, &child);
         let vfork = request.flags.contains(CloneFlags::CLONE_VFORK).then(|| child.expect_vfork());
-        self.kernel.executor.spawn(child.run());
+        self.kernel.executor.spawn(child.run_clone());
         if let Some(done) = vfork {
             self.wait_for_vfork(&done).await?;
         }
@@ -115,19 +115,12 @@ impl Task {
     /// As `man 2 clone`.
     pub async fn spawn(self: &Arc<Self>, request: &CloneRequest) -> CallResult<Arc<Self>> {
         request.check()?;
-        if self.capture().await.is_err() {
-            return Err(Failure::Restart(Restart::NoIntr));
-        }
-        let registers = self
-            .with_context(|context| context.registers().copied())
-            .flatten()
-            .ok_or(Failure::Restart(Restart::NoIntr))?;
         let tid = self.kernel.processes.allocate(self.credentials().uid, self.process_limit())?;
-        let (context, memory) = match self.spawn_context(request, registers).await {
+        let (context, memory) = match self.spawn_context(request).await {
             Ok(made) => made,
-            Err(error) => {
+            Err(failure) => {
                 self.kernel.processes.release(tid);
-                return Err(error.into());
+                return Err(failure);
             }
         };
         Ok(self.make_child(request, tid, context, memory))
@@ -136,26 +129,45 @@ impl Task {
     async fn spawn_context(
         &self,
         request: &CloneRequest,
-        mut registers: Registers,
-    ) -> SysResult<(Box<dyn Context>, Arc<MemoryManager>)> {
-        registers.rax = 0;
-        if request.stack != 0 {
-            registers.rsp = request.stack;
-        }
+    ) -> CallResult<(Box<dyn Context>, Arc<MemoryManager>)> {
         let fs_base = request.flags.contains(CloneFlags::CLONE_SETTLS).then_some(request.tls);
-        let spawn = Spawn { kind: request.kind(), registers, fs_base };
+        let here = SpawnHere { kind: request.kind(), stack: request.stack, fs_base };
         let memory = self.memory();
         // Nobody may change the map while the host copies what it describes.
         let _gate = memory.gate().enter().await;
-        let context = self
-            .poll_context(|context, wake| context.poll_spawn(wake, &spawn), || Err(SpawnError::Died))
-            .await
-            .map_err(|error| match error {
-                SpawnError::Refused(errno) => errno,
-                SpawnError::Died => ENOMEM,
-            })?;
-        let memory = if spawn.kind == SpawnKind::Copy { memory.fork() } else { Arc::clone(&memory) };
+        let made = self
+            .poll_context(
+                |context, wake| context.poll_spawn_here(wake, &here),
+                || Some(Err(SpawnError::Died)),
+            )
+            .await;
+        let made = match made {
+            Some(made) => made,
+            None => self.spawn_captured(&here).await?,
+        };
+        let context = made.map_err(|error| match error {
+            SpawnError::Refused(errno) => errno,
+            SpawnError::Died => ENOMEM,
+        })?;
+        let memory = if here.kind == SpawnKind::Copy { memory.fork() } else { Arc::clone(&memory) };
         Ok((context, memory))
+    }
+
+    /// Makes the child by way of the registers, where the platform has no shorter one.
+    async fn spawn_captured(&self, here: &SpawnHere) -> CallResult<Result<Box<dyn Context>, SpawnError>> {
+        if self.capture().await.is_err() {
+            return Err(Failure::Restart(Restart::NoIntr));
+        }
+        let registers = self.with_context(|context| context.registers().copied()).flatten();
+        let mut registers = registers.ok_or(Failure::Restart(Restart::NoIntr))?;
+        registers.rax = 0;
+        if here.stack != 0 {
+            registers.rsp = here.stack;
+        }
+        let spawn = Spawn { kind: here.kind, registers, fs_base: here.fs_base };
+        Ok(self
+            .poll_context(|context, wake| context.poll_spawn(wake, &spawn), || Err(SpawnError::Died))
+            .await)
     }
 
     fn make_child(

@@ -4,6 +4,7 @@
 //! trips are carried on by `dispatch`; polling only starts them and fetches their results.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as WakeContext, Poll, Waker, ready};
@@ -14,16 +15,21 @@ use super::Core;
 use super::deep;
 use super::dispatch::After;
 use super::frame::Frame;
+use super::job::MemoryJob;
 use super::memory::{Memory, command_for, is_exit, is_native_allowed};
 use super::outbox::Answer;
 use super::rewrite::Rewriting;
 use super::slots::{NewChunk, Slot, Space};
-use super::thread::{Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
-use crate::stub::{MAX_COMMANDS, SLOT_FACTS, SLOT_FD};
+use super::spawn::clone_flags;
+use super::thread::{Begin, Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
+use crate::stub::{SLOT_FACTS, SLOT_FD};
 use crate::{
     Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, PatchSite, Registers, Resume, Spawn,
-    SpawnError, SpawnKind, Trap, UserMemory,
+    SpawnError, SpawnHere, SpawnKind, Trap, UserMemory,
 };
+
+/// Most descriptors that are lent to a process at a time.
+const MOST_LENT: usize = 4;
 
 /// Bit of a fact in a slot: it may be reported.
 const FACT_VALID: u64 = 1 << 63;
@@ -41,32 +47,24 @@ pub struct SeccompContext {
     job: Option<MemoryJob>,
     new_chunk: Option<NewChunk>,
     birth: Option<BirthHandle>,
+    /// The descriptor that was lent for the trapped call.
+    lent: Option<u64>,
+    /// Descriptors that were lent, and are to be closed when the thread executes commands next.
+    to_close: Vec<u64>,
     /// Patched code is being changed.
     pub(super) rewriting: Option<Rewriting>,
     /// A [`Context::poll_patch`] under way.
     pub(super) patching: bool,
 }
 
-/// A [`Context::poll_memory`] under way.
-#[derive(Default)]
-struct MemoryJob {
-    /// Operations that took effect.
-    done: usize,
-    /// Operations in the current batch.
-    batch: usize,
-    /// Descriptors installed in the stub.
-    installed: Vec<u64>,
-    error: Option<MemoryError>,
-}
-
 impl SeccompContext {
-    /// A context for a captured thread.
-    pub fn new(core: &Arc<Core>, thread: Arc<Thread>, registers: Registers) -> Box<Self> {
+    /// A context for a thread that is captured, with these registers, or held in a call.
+    pub fn new(core: &Arc<Core>, thread: Arc<Thread>, registers: Option<Registers>) -> Box<Self> {
         thread.process.contexts.fetch_add(1, Ordering::Relaxed);
         thread.slot.space.code.contexts.fetch_add(1, Ordering::Relaxed);
         Box::new(Self {
             core: core.clone(),
-            captured: Some(Box::new(registers)),
+            captured: registers.map(Box::new),
             memory: Arc::new(Memory { thread: thread.clone(), max_address: core.layout.max_address }),
             interrupter: Arc::new(ThreadInterrupter(thread.clone())),
             thread,
@@ -74,9 +72,25 @@ impl SeccompContext {
             job: None,
             new_chunk: None,
             birth: None,
+            lent: None,
+            to_close: Vec::new(),
             rewriting: None,
             patching: false,
         })
+    }
+
+    fn child_context(
+        &self,
+        child: Arc<Thread>,
+        kind: SpawnKind,
+        registers: Option<Registers>,
+    ) -> Box<dyn Context> {
+        let mut context = Self::new(&self.core, child, registers);
+        if kind != SpawnKind::Thread {
+            // It has copies of them.
+            context.to_close.clone_from(&self.to_close);
+        }
+        context
     }
 
     /// Whether the thread is held in a call that the stub has made for it.
@@ -105,10 +119,11 @@ impl SeccompContext {
         self.core.sent(&self.thread, state, self.core.listener.answer(id, crate::stub::ANSWER_RETURN))
     }
 
-    fn resume_native(&self, state: &mut State, id: u64, request: crate::SyscallRequest) -> After {
+    fn resume_native(&mut self, state: &mut State, id: u64, request: crate::SyscallRequest) -> After {
+        let lent = self.lent.take();
         let core = &self.core;
         self.thread.carried.finish(&self.thread.slot);
-        if !is_native_allowed(&request, &core.layout) {
+        if !is_native_allowed(&request, &core.layout, lent) {
             core.set_stand(state, Stand::Running);
             core.keep_answer(&self.thread, Answer::Value(id, errno::EINVAL.to_return_value()));
             return After::Nothing;
@@ -166,107 +181,10 @@ impl SeccompContext {
     }
 
     /// The id of the notification that holds the captured thread.
-    fn held_id(&self) -> Result<u64, Died> {
+    pub(super) fn held_id(&self) -> Result<u64, Died> {
         match self.thread.state.lock().stand {
             Stand::Captured { id, .. } => Ok(id),
             _ => Err(Died),
-        }
-    }
-
-    /// Chooses the next batch of a memory job: its commands, or none when the job is over.
-    fn next_batch(
-        &mut self,
-        job: &mut MemoryJob,
-        operations: &[MemoryOperation<'_>],
-    ) -> Result<Vec<[u64; 7]>, Died> {
-        let mut commands = Vec::new();
-        job.batch = 0;
-        while job.error.is_none() && job.done + job.batch < operations.len() {
-            let index = job.done + job.batch;
-            let operation = &operations[index];
-            let file = match operation {
-                MemoryOperation::MapFile { file, .. } => Some(*file),
-                _ => None,
-            };
-            if commands.len() + job.installed.len() + 1 + usize::from(file.is_some()) > MAX_COMMANDS {
-                break;
-            }
-            match self.prepare(job, operation, file)? {
-                Ok(command) => commands.push(command),
-                // Those before it come first; it will fail again on its own.
-                Err(_) if job.batch > 0 => break,
-                Err(errno) => {
-                    job.error = Some(MemoryError::Refused { index, errno });
-                    break;
-                }
-            }
-            job.batch += 1;
-        }
-        commands.extend(job.installed.iter().map(|fd| [libc::SYS_close as u64, *fd, 0, 0, 0, 0, 0]));
-        Ok(commands)
-    }
-
-    fn prepare(
-        &self,
-        job: &mut MemoryJob,
-        operation: &MemoryOperation<'_>,
-        file: Option<std::os::fd::BorrowedFd<'_>>,
-    ) -> Result<Result<[u64; 7], Errno>, Died> {
-        if let Err(errno) = command_for(operation, 0, &self.core.layout) {
-            return Ok(Err(errno));
-        }
-        let mut fd = 0;
-        if let Some(file) = file {
-            match self.core.listener.install(self.held_id()?, file) {
-                Ok(number) => {
-                    job.installed.push(number);
-                    fd = number;
-                }
-                Err(errno::ENOENT | errno::ESRCH) => return Err(Died),
-                Err(errno) => return Ok(Err(errno)),
-            }
-        }
-        Ok(command_for(operation, fd, &self.core.layout))
-    }
-
-    /// Books the outcome of a batch.
-    fn book(job: &mut MemoryJob, outcome: Outcome) {
-        let succeeded = outcome.done.min(job.batch);
-        if let Some(errno) = call_error(outcome.result)
-            && succeeded < job.batch
-        {
-            job.error = Some(MemoryError::Refused { index: job.done + succeeded, errno });
-        }
-        job.done += succeeded;
-        // A close that failed is not tried again: the descriptor is gone all the same.
-        let failed_close = usize::from(outcome.done >= job.batch && call_error(outcome.result).is_some());
-        let closed = (outcome.done - succeeded + failed_close).min(job.installed.len());
-        job.installed.drain(..closed);
-        job.batch = 0;
-    }
-
-    fn poll_job(
-        &mut self,
-        wake: &mut WakeContext<'_>,
-        job: &mut MemoryJob,
-        operations: &[MemoryOperation<'_>],
-    ) -> Poll<Result<(), MemoryError>> {
-        loop {
-            if self.commanded {
-                match ready!(self.poll_commands(wake)) {
-                    Ok(outcome) => Self::book(job, outcome),
-                    Err(Died) => return Poll::Ready(Err(MemoryError::Died)),
-                }
-            }
-            let Ok(commands) = self.next_batch(job, operations) else {
-                return Poll::Ready(Err(MemoryError::Died));
-            };
-            if commands.is_empty() {
-                return Poll::Ready(job.error.take().map_or(Ok(()), Err));
-            }
-            if self.start_commands(wake, commands).is_err() {
-                return Poll::Ready(Err(MemoryError::Died));
-            }
         }
     }
 
@@ -318,19 +236,8 @@ pub fn start_birth(
     let mut state = parent.state.lock();
     let Stand::Captured { id, frame } = state.stand else { return Err(Died) };
     frame.copy(&parent.slot, &slot);
-    let (flags, stack) = match kind {
-        SpawnKind::Thread => {
-            let flags = libc::CLONE_VM
-                | libc::CLONE_FS
-                | libc::CLONE_FILES
-                | libc::CLONE_SIGHAND
-                | libc::CLONE_THREAD
-                | libc::CLONE_SYSVSEM;
-            (flags, frame.address(&slot))
-        }
-        SpawnKind::SharedSpace => (libc::CLONE_VM | libc::CLONE_PARENT, frame.address(&slot)),
-        SpawnKind::Copy => (libc::CLONE_PARENT, 0),
-    };
+    let flags = clone_flags(kind);
+    let stack = if kind == SpawnKind::Copy { 0 } else { frame.address(&slot) };
     let tls = fs_base.map_or(0, |_| libc::CLONE_SETTLS);
     let clone = [
         libc::SYS_clone as u64,
@@ -347,7 +254,7 @@ pub fn start_birth(
         process: (kind == SpawnKind::Thread).then(|| parent.process.clone()),
         cleanup: kind == SpawnKind::Copy && parent.slot.space.has_other_chunks(),
         slot,
-        frame,
+        begin: Begin::Captured(frame),
         progress: Progress::default().into(),
     });
     core.threads.births.lock().pending += 1;
@@ -361,6 +268,11 @@ pub fn start_birth(
 pub struct BirthHandle(Arc<Birth>);
 
 impl BirthHandle {
+    /// Waits for this birth.
+    pub fn new(birth: Arc<Birth>) -> Self {
+        Self(birth)
+    }
+
     /// The child, once both it and its parent stand still.
     pub fn poll(&self, wake: &WakeContext<'_>) -> Poll<Result<Arc<Thread>, SpawnError>> {
         let mut progress = self.0.progress.lock();
@@ -378,9 +290,12 @@ impl BirthHandle {
         Poll::Pending
     }
 
-    /// Where the child's frame is.
-    pub fn frame(&self) -> Frame {
-        self.0.frame
+    /// Where the child's frame is, if it is born captured.
+    pub fn frame(&self) -> Option<Frame> {
+        match self.0.begin {
+            Begin::Captured(frame) => Some(frame),
+            Begin::InCall(_) => None,
+        }
     }
 }
 
@@ -435,6 +350,16 @@ impl Context for SeccompContext {
             }
             (Resume::Return(value), Stand::Sinking { request, answer: None }) => {
                 state.stand = Stand::Sinking { request: *request, answer: Some(value) };
+                After::Nothing
+            }
+            (Resume::Return(_), Stand::Fresh { id, .. }) => {
+                let id = *id;
+                if std::mem::take(&mut state.interrupted) {
+                    thread.process.signal(thread.tid);
+                }
+                self.core.set_stand(&mut state, Stand::Running);
+                state.heat.resumed();
+                self.core.keep_answer(&thread, Answer::Proceed(id));
                 After::Nothing
             }
             (Resume::Return(value), Stand::Asking { place, .. }) => {
@@ -509,11 +434,20 @@ impl Context for SeccompContext {
                 }
                 return Poll::Ready(Ok(()));
             }
+            Stand::Fresh { id, request } => {
+                let (id, request) = (*id, *request);
+                set_waker(&mut state.waker, wake);
+                self.core.set_stand(&mut state, Stand::Capturing(Some(request)));
+                thread.process.signal(thread.tid);
+                let after = self.core.sent(&thread, &mut state, self.core.listener.proceed(id));
+                drop(state);
+                self.after(after);
+            }
             Stand::Syscall { id, request } => {
-                let (id, number) = (*id, request.number);
+                let (id, number, displaced) = (*id, request.number, self.core.displaced(request));
                 set_waker(&mut state.waker, wake);
                 self.core.withdraw_carried(&thread);
-                self.core.set_stand(&mut state, Stand::Capturing(None));
+                self.core.set_stand(&mut state, Stand::Capturing(displaced));
                 // First the signal, then the answer: the handler runs before the application goes on.
                 thread.process.signal(thread.tid);
                 let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, number));
@@ -571,7 +505,7 @@ impl Context for SeccompContext {
         if ready!(self.poll_rewriting(wake)).is_err() {
             return Poll::Ready(Err(MemoryError::Died));
         }
-        let mut job = self.job.take().unwrap_or_default();
+        let mut job = self.job.take().unwrap_or_else(|| MemoryJob::closing(&mut self.to_close));
         let result = self.poll_job(wake, &mut job, operations);
         if result.is_pending() {
             self.job = Some(job);
@@ -604,9 +538,28 @@ impl Context for SeccompContext {
         let Some(birth) = &self.birth else { return Poll::Ready(Err(SpawnError::Died)) };
         let result = ready!(birth.poll(wake));
         self.birth = None;
-        Poll::Ready(
-            result.map(|child| SeccompContext::new(&self.core, child, spawn.registers) as Box<dyn Context>),
-        )
+        Poll::Ready(result.map(|child| self.child_context(child, spawn.kind, Some(spawn.registers))))
+    }
+
+    fn poll_spawn_here(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        spawn: &SpawnHere,
+    ) -> Poll<Option<Result<Box<dyn Context>, SpawnError>>> {
+        if self.birth.is_none() {
+            if self.captured.is_some() || !self.rings(&self.thread.state.lock()) {
+                return Poll::Ready(None);
+            }
+            match self.core.start_spawn(&self.thread, spawn) {
+                Some(Ok(birth)) => self.birth = Some(birth),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let Some(birth) = &self.birth else { return Poll::Ready(None) };
+        let result = ready!(birth.poll(wake));
+        self.birth = None;
+        Poll::Ready(Some(result.map(|child| self.child_context(child, spawn.kind, None))))
     }
 
     fn arena_wanted(&self, code: Range<u64>) -> Vec<Range<u64>> {
@@ -619,6 +572,24 @@ impl Context for SeccompContext {
 
     fn is_patched(&self, range: Range<u64>) -> bool {
         self.thread.slot.space.code.touches(&range)
+    }
+
+    fn lend(&mut self, number: u64, file: BorrowedFd<'_>) -> bool {
+        let known = self.to_close.contains(&number);
+        let is_room = known || self.to_close.len() < MOST_LENT;
+        let Ok(at) = u32::try_from(number) else { return false };
+        let Stand::Syscall { id, .. } = self.thread.state.lock().stand else { return false };
+        if at == SLOT_FD.cast_unsigned() || !is_room {
+            return false;
+        }
+        if self.core.listener.install(id, file, Some(at)).is_err() {
+            return false;
+        }
+        if !known {
+            self.to_close.push(number);
+        }
+        self.lent = Some(number);
+        true
     }
 
     fn may_substitute(&self) -> bool {

@@ -16,8 +16,8 @@ use super::frame::Frame;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::seed::{INTERRUPT_SIGNAL, write_commands};
 use super::settle::Settled;
-use super::thread::{Batch, Birth, Outcome, Process, Purpose, Stand, State, Thread, call_error};
-use crate::stub::{CALL_BORN, CALL_READY, SLOT_FD, STATE_IDLE};
+use super::thread::{Batch, Begin, Birth, Outcome, Process, Purpose, Stand, State, Thread, call_error};
+use crate::stub::{CALL_BORN, CALL_READY, SLOT_ALTERNATE, SLOT_FD, STATE_IDLE};
 use crate::{Architecture, Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
 /// What is left to do once a thread's lock is released.
@@ -39,7 +39,9 @@ impl Core {
     /// Handles one notification; returns whether it woke anybody.
     pub fn dispatch(&self, call: Notification) -> bool {
         let tid = call.tid.cast_signed();
-        let first_call = call.ip == self.labels.map_ip || call.ip == self.labels.born_ip;
+        let labels = &self.labels;
+        let first_call =
+            [labels.map_ip, labels.born_ip, labels.fresh_map_ip, labels.fresh_stack_ip].contains(&call.ip);
         let known = self.threads.get(tid);
         let thread = match known {
             Some(thread) if !first_call => thread,
@@ -139,8 +141,11 @@ impl Core {
                 let birth = birth.clone();
                 self.while_newborn(thread, state, &call, birth)
             }
+            Stand::Spawning(_) => self.while_spawning(thread, state, &call),
             // A held thread makes no calls, and a dead one no others.
-            Stand::Syscall { .. } | Stand::Captured { .. } | Stand::Dead => self.condemn(thread, state),
+            Stand::Syscall { .. } | Stand::Captured { .. } | Stand::Fresh { .. } | Stand::Dead => {
+                self.condemn(thread, state)
+            }
         }
     }
 
@@ -355,7 +360,6 @@ impl Core {
         call: &Notification,
         birth: Arc<Birth>,
     ) -> After {
-        let frame = birth.frame;
         let slot = &thread.slot;
         let map = [
             slot.chunk_address(),
@@ -366,10 +370,29 @@ impl Core {
             slot.chunk_offset(),
         ];
         let is = |ip: u64, number: u64| {
-            call.ip == ip && call.architecture == AUDIT_ARCH_X86_64 && call.number as u64 == number
+            call.ip == ip
+                && call.architecture == AUDIT_ARCH_X86_64
+                && u64::from(call.number.cast_unsigned()) == number
         };
         let copy = birth.kind == SpawnKind::Copy;
-        if copy && is(self.labels.map_ip, libc::SYS_mmap as u64) && call.arguments == map {
+        let frame = match birth.begin {
+            Begin::Captured(frame) => frame,
+            Begin::InCall(request) => {
+                let expected = if copy {
+                    is(self.labels.fresh_map_ip, libc::SYS_mmap.cast_unsigned()) && call.arguments == map
+                } else {
+                    let stack = slot.address + SLOT_ALTERNATE as u64;
+                    is(self.labels.fresh_stack_ip, libc::SYS_sigaltstack.cast_unsigned())
+                        && call.arguments[..2] == [stack, 0]
+                };
+                if !expected {
+                    return self.condemn(thread, state);
+                }
+                self.set_stand(state, Stand::Fresh { id: call.id, request });
+                return After::Born(birth);
+            }
+        };
+        if copy && is(self.labels.map_ip, libc::SYS_mmap.cast_unsigned()) && call.arguments == map {
             return self.sent(thread, state, self.listener.proceed(call.id));
         }
         if !is(self.labels.born_ip, CALL_BORN) || call.arguments[0] != frame.address(slot) {
@@ -462,6 +485,7 @@ impl Core {
                 Purpose::Cleanup(birth) => After::Wake(birth.advance(fail_birth)),
                 Purpose::Memory | Purpose::Exit => After::Wake(waker),
             },
+            Stand::Spawning(spawning) => After::Abandon(spawning.birth, SpawnError::Died, waker),
             _ => After::Wake(waker),
         }
     }
@@ -471,14 +495,7 @@ impl Core {
         if thread.tid != self.seed.tid {
             return false;
         }
-        let waiters = {
-            let mut line = self.seed_line.lock();
-            line.busy = false;
-            std::mem::take(&mut line.waiters)
-        };
-        let any = !waiters.is_empty();
-        waiters.into_iter().for_each(Waker::wake);
-        any
+        self.blanks.seed_is_free()
     }
 
     /// Declares a thread dead whose host thread is gone.

@@ -154,9 +154,10 @@ impl Frame {
         }
         slot.set_word(self.start + UC_FLAGS, template.flags);
         slot.set_word(self.start + UC_LINK, 0);
-        slot.set_word(self.start + SS_SP, slot.address + SLOT_STACK as u64);
+        let (stack, length) = slot.signal_stack();
+        slot.set_word(self.start + SS_SP, stack);
         slot.set_word(self.start + SS_FLAGS, 0);
-        slot.set_word(self.start + SS_SIZE, (slot.geometry().stack_end - SLOT_STACK) as u64);
+        slot.set_word(self.start + SS_SIZE, length);
         slot.set_word(self.start + FPSTATE, slot.address + self.fp as u64);
         slot.set_word(self.start + SIGMASK, 0);
     }

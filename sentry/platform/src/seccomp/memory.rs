@@ -199,12 +199,12 @@ fn is_harmless_advice(advice: u64) -> bool {
 }
 
 /// Whether the host may execute an application's call as it stands. Its registers cannot change while
-/// it is blocked, so what is checked here is what is executed.
-pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout) -> bool {
+/// it is blocked, so what is checked here is what is executed. `lent`: the descriptor that was installed for it.
+pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout, lent: Option<u64>) -> bool {
     if request.architecture != Architecture::X86_64 {
         return false;
     }
-    let [address, length, third, flags, ..] = request.arguments;
+    let [address, length, third, flags, descriptor, _] = request.arguments;
     let in_range = || check_range(address, length, layout).is_ok();
     match i64::try_from(request.number).unwrap_or(-1) {
         libc::SYS_munmap | libc::SYS_mprotect => in_range(),
@@ -215,9 +215,20 @@ pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout) -> bool {
             in_range() && third.checked_add(pages).is_some_and(|end| end <= layout.max_address)
         }
         libc::SYS_mmap => {
-            let needed = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
-            let allowed = needed | (libc::MAP_NORESERVE | libc::MAP_POPULATE | libc::MAP_STACK) as u64;
-            in_range() && flags & needed == needed && flags & !allowed == 0
+            let flag = |bits: i32| u64::from(bits.cast_unsigned());
+            let needed = flag(libc::MAP_PRIVATE | libc::MAP_FIXED);
+            let anonymous = flags & flag(libc::MAP_ANONYMOUS) != 0;
+            let harmless = libc::MAP_ANONYMOUS
+                | libc::MAP_NORESERVE
+                | libc::MAP_POPULATE
+                | libc::MAP_STACK
+                | libc::MAP_DENYWRITE;
+            // The host looks at the lower half of a descriptor.
+            let is_lent = lent.is_some_and(|lent| lent == descriptor & 0xffff_ffff);
+            in_range()
+                && flags & needed == needed
+                && flags & !(needed | flag(harmless)) == 0
+                && (anonymous || is_lent)
         }
         libc::SYS_arch_prctl => [ARCH_SET_FS, ARCH_SET_GS].contains(&(address & 0xffff_ffff)),
         libc::SYS_sched_yield | libc::SYS_exit | libc::SYS_exit_group => true,
@@ -233,6 +244,7 @@ pub fn is_exit(request: &SyscallRequest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stub::SLOT_FD;
 
     #[test]
     fn residency_is_asked_and_answered_below_the_stub_only() {
@@ -242,11 +254,33 @@ mod tests {
             let number = libc::SYS_mincore.cast_unsigned();
             let request =
                 SyscallRequest { number, arguments, ip: 0, architecture: Architecture::X86_64, hot: false };
-            is_native_allowed(&request, &layout)
+            is_native_allowed(&request, &layout, None)
         };
         assert!(allowed([end - 8192, 8192, end - 2, 0, 0, 0]));
         assert!(!allowed([end - 8192, 8192, end - 1, 0, 0, 0]), "its answer would be written there");
         assert!(!allowed([end - 8192, 4097 + 4096, 0, 0, 0, 0]));
         assert!(!allowed([4096, 4096, u64::MAX, 0, 0, 0]));
+    }
+
+    #[test]
+    fn a_file_is_mapped_as_it_stands_only_if_it_was_lent_for_this_call() {
+        let end = 0x7000_0000_0000;
+        let layout = Layout { min_address: 0x1_0000, max_address: end, vdso: None };
+        let allowed = |address, flags: i32, descriptor, lent| {
+            let number = libc::SYS_mmap.cast_unsigned();
+            let arguments = [address, 4096, 1, u64::from(flags.cast_unsigned()), descriptor, 0];
+            let request =
+                SyscallRequest { number, arguments, ip: 0, architecture: Architecture::X86_64, hot: false };
+            is_native_allowed(&request, &layout, lent)
+        };
+        let fixed = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        assert!(allowed(4096, fixed, 3, Some(3)));
+        assert!(allowed(4096, fixed | libc::MAP_DENYWRITE, 3 | 1 << 40, Some(3)));
+        assert!(!allowed(4096, fixed, 3, None));
+        assert!(!allowed(4096, fixed, SLOT_FD.cast_unsigned().into(), Some(3)));
+        assert!(!allowed(4096, libc::MAP_PRIVATE, 3, Some(3)), "anywhere");
+        assert!(!allowed(4096, libc::MAP_SHARED | libc::MAP_FIXED, 3, Some(3)));
+        assert!(!allowed(end, fixed, 3, Some(3)));
+        assert!(allowed(4096, fixed | libc::MAP_ANONYMOUS, u64::MAX, None));
     }
 }

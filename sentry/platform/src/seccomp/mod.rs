@@ -9,15 +9,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context as WakeContext, Poll, Waker};
+use std::task::{Context as WakeContext, Poll};
 
 use abi::errno::{self, Errno};
 use parking_lot::Mutex;
 
 use crate::stub::{Geometry, Labels};
-use crate::{Affinity, Context, HostRule, Layout, NewSpace, Platform, Registers, SpawnError, SpawnKind};
+use crate::{Affinity, Context, HostRule, Layout, NewSpace, Platform};
+use blank::Blanks;
 use carried::Carried;
-use context::{BirthHandle, SeccompContext, child_space, start_birth};
 use deep::Waiter;
 use frame::FpTemplate;
 use notification::Listener;
@@ -26,6 +26,7 @@ use spinner::Spinner;
 use thread::{Place, Process, Stand, State, Thread, Threads};
 use worker::Workers;
 
+mod blank;
 mod carried;
 mod code;
 mod context;
@@ -33,6 +34,7 @@ mod counts;
 mod deep;
 mod dispatch;
 mod frame;
+mod job;
 mod memory;
 mod notification;
 mod outbox;
@@ -43,6 +45,7 @@ mod rules;
 mod seed;
 mod settle;
 mod slots;
+mod spawn;
 mod spinner;
 mod thread;
 mod worker;
@@ -100,15 +103,8 @@ pub(crate) struct Core {
     /// Who waits in them, longest first; some do not any more.
     line: Mutex<VecDeque<Waiter>>,
     seed: Arc<Thread>,
-    seed_line: Mutex<SeedLine>,
+    blanks: Blanks,
     seed_died: AtomicBool,
-}
-
-/// Who uses the seed; it makes one process at a time.
-#[derive(Default)]
-struct SeedLine {
-    busy: bool,
-    waiters: VecDeque<Waker>,
 }
 
 impl SeccompPlatform {
@@ -157,7 +153,7 @@ impl SeccompPlatform {
             held: AtomicUsize::new(0),
             line: Mutex::default(),
             seed: thread,
-            seed_line: Mutex::default(),
+            blanks: Blanks::default(),
             seed_died: AtomicBool::new(false),
         };
         Ok(Self { core: Arc::new(core) })
@@ -167,6 +163,7 @@ impl SeccompPlatform {
 impl Drop for SeccompPlatform {
     fn drop(&mut self) {
         // No new spaces without the platform; contexts that remain keep the rest alive.
+        self.core.blanks.clear();
         self.core.seed.process.kill();
     }
 }
@@ -179,6 +176,12 @@ impl Core {
             Stand::Running => {
                 thread.process.signal(thread.tid);
                 dispatch::After::Nothing
+            }
+            Stand::Fresh { id, .. } => {
+                let id = *id;
+                self.set_stand(state, Stand::Capturing(None));
+                thread.process.signal(thread.tid);
+                self.sent(thread, state, self.listener.proceed(id))
             }
             Stand::Syscall { id, .. } => {
                 let id = *id;
@@ -263,9 +266,6 @@ impl Core {
     }
 }
 
-/// A [`Platform::poll_new_space`] under way.
-struct SpaceUnderWay(BirthHandle);
-
 impl Platform for SeccompPlatform {
     fn name(&self) -> &'static str {
         "seccomp"
@@ -280,39 +280,7 @@ impl Platform for SeccompPlatform {
         wake: &mut WakeContext<'_>,
         request: &mut NewSpace,
     ) -> Poll<Result<Box<dyn Context>, Errno>> {
-        let core = &self.core;
-        let under_way =
-            request.progress.take().and_then(|progress| progress.downcast::<SpaceUnderWay>().ok());
-        let under_way = match under_way {
-            Some(under_way) => under_way,
-            None => {
-                let mut line = core.seed_line.lock();
-                if line.busy {
-                    line.waiters.push_back(wake.waker().clone());
-                    return Poll::Pending;
-                }
-                let slot = child_space(core, &core.seed.slot)?;
-                line.busy = true;
-                drop(line);
-                match start_birth(core, &core.seed, SpawnKind::Copy, slot, None) {
-                    Ok(birth) => Box::new(SpaceUnderWay(birth)),
-                    Err(_) => return Poll::Ready(Err(errno::EIO)),
-                }
-            }
-        };
-        match under_way.0.poll(wake) {
-            Poll::Pending => {
-                request.progress = Some(under_way);
-                Poll::Pending
-            }
-            Poll::Ready(Ok(child)) => {
-                under_way.0.frame().set_fp_state(&child.slot, None, &core.template);
-                under_way.0.frame().reset_segments(&child.slot, &core.template);
-                Poll::Ready(Ok(SeccompContext::new(core, child, Registers::default())))
-            }
-            Poll::Ready(Err(SpawnError::Refused(errno))) => Poll::Ready(Err(errno)),
-            Poll::Ready(Err(SpawnError::Died)) => Poll::Ready(Err(errno::EIO)),
-        }
+        self.core.poll_blank(wake, request)
     }
 
     fn wait(&self) -> Result<(), Errno> {
@@ -362,6 +330,7 @@ impl Platform for SeccompPlatform {
 
     fn reap(&self) {
         while self.core.reap_one() {}
+        self.core.make_ahead();
     }
 
     fn host_rules(&self) -> &'static [HostRule] {

@@ -65,6 +65,8 @@ pub const IOCTL_ADDFD: u64 = 0x4018_2103;
 /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS`
 pub const IOCTL_SET_FLAGS: u64 = 0x4008_2104;
 const FLAG_CONTINUE: u32 = 1;
+/// `SECCOMP_ADDFD_FLAG_SETFD`
+const ADDFD_FLAG_SETFD: u32 = 1;
 const FD_SYNC_WAKE_UP: u64 = 1;
 
 /// The sandbox's only notification descriptor.
@@ -130,17 +132,18 @@ impl Listener {
         if result < 0 { Err(last_error()) } else { Ok(()) }
     }
 
-    /// Installs a copy of `file` in the process whose call `id` is pending; returns its number there.
+    /// Installs a copy of `file` in the process whose call `id` is pending, in place of what has number `at` there, or where there
+    /// is room; returns its number.
     ///
     /// # Errors
     /// `ENOENT` when the thread was killed, `EMFILE` when its table is full.
-    pub fn install(&self, id: u64, file: BorrowedFd<'_>) -> Result<u64, Errno> {
+    pub fn install(&self, id: u64, file: BorrowedFd<'_>, at: Option<u32>) -> Result<u64, Errno> {
         loop {
             let request = AddFd {
                 id,
-                flags: 0,
+                flags: if at.is_some() { ADDFD_FLAG_SETFD } else { 0 },
                 source: file.as_raw_fd() as u32,
-                target: 0,
+                target: at.unwrap_or(0),
                 target_flags: libc::O_CLOEXEC as u32,
             };
             // SAFETY: the structure has the kernel's layout and outlives the call.

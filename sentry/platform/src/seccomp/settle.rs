@@ -46,6 +46,8 @@ enum Phase {
     Done,
     /// Another call was made in its place, with this result.
     Substituted,
+    /// A child begins: what it did for itself is done.
+    Fresh,
     /// Done, and nothing but rax has changed.
     DonePlainly,
 }
@@ -122,6 +124,7 @@ impl Core {
             rip if rip < labels.ring => Phase::Done,
             rip if rip < labels.ring_ip => Phase::Unmade,
             rip if rip >= labels.substitute_ip && rip < labels.substituted => Phase::Substituted,
+            rip if rip > labels.spawned_ip && rip < labels.fresh_end => Phase::Fresh,
             _ => Phase::Done,
         }
     }
@@ -142,6 +145,10 @@ impl Core {
                 self.complete(thread, registers);
             }
             Phase::Done => self.complete(thread, registers),
+            Phase::Fresh => {
+                registers.rax = 0;
+                self.complete(thread, registers);
+            }
             Phase::Substituted => {
                 if call_error(registers.rax).is_none() {
                     registers.rax = slot.word(SLOT_RESULT);

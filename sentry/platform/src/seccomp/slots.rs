@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::code::Code;
 use super::notification::last_error;
-use crate::stub::{CHUNK_SLOTS, Geometry, SLOT_STATE};
+use crate::stub::{CHUNK_SLOTS, Geometry, SLOT_STACK, SLOT_STATE};
 
 /// Most chunks, hence processes, of one sandbox.
 pub const MAX_CHUNKS: u64 = 32768;
@@ -393,6 +393,11 @@ impl Slot {
     /// Address of this slot's chunk in the application.
     pub fn chunk_address(&self) -> u64 {
         self.space.geometry.slot_address(self.place.chunk, 0)
+    }
+
+    /// Its signal stack: where it begins in the application, and how long it is.
+    pub fn signal_stack(&self) -> (u64, u64) {
+        (self.address + SLOT_STACK as u64, (self.geometry().stack_end - SLOT_STACK) as u64)
     }
 
     /// Where everything lies.

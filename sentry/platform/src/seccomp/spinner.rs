@@ -95,7 +95,8 @@ fn processor() -> i32 {
     unsafe { libc::sched_getcpu() }
 }
 
-fn ticks() -> u64 {
+/// What the processor's clock shows.
+pub fn ticks() -> u64 {
     // SAFETY: the instruction has no preconditions.
     unsafe { core::arch::x86_64::_rdtsc() }
 }

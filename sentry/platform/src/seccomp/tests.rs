@@ -3,8 +3,7 @@
 use std::arch::global_asm;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool, atomic::Ordering};
 use std::task::{Context as WakeContext, Poll, Wake, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -36,7 +35,6 @@ fn platform() -> (&'static SeccompPlatform, MutexGuard<'static, ()>) {
 }
 
 struct Flag(AtomicBool);
-
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::SeqCst);
@@ -140,6 +138,7 @@ macro_rules! programs {
     };
 }
 
+mod children;
 mod deep;
 
 programs! {

@@ -178,6 +178,10 @@ pub enum Stand {
     /// Answered with an interrupt signal pending, so that its handler puts it where it waits without being held; with the answer,
     /// if that came meanwhile.
     Sinking { request: SyscallRequest, answer: Option<u64> },
+    /// Rings, and was told to make a `clone` in the place of its own call.
+    Spawning(Box<Spawning>),
+    /// Made by such a `clone`, and held in the one call that it makes first: the host is to execute it when the thread is to run.
+    Fresh { id: u64, request: SyscallRequest },
     /// Answered with an interrupt signal pending; its handler is about to speak. With the request, if it came
     /// through the slot.
     Capturing(Option<SyscallRequest>),
@@ -187,6 +191,19 @@ pub enum Stand {
     Commanded(Box<Batch>),
     /// Gone.
     Dead,
+}
+
+/// A `clone` under way in the place of a call.
+#[derive(Debug)]
+pub struct Spawning {
+    /// What is made.
+    pub birth: Arc<Birth>,
+    /// Its number and arguments.
+    pub command: [u64; 7],
+    /// The call whose place it takes.
+    pub request: SyscallRequest,
+    /// The host was told to execute it.
+    pub made: bool,
 }
 
 /// How a thread waits for the answer to its request.
@@ -213,7 +230,7 @@ impl Stand {
     /// Whether the thread wants a processor.
     pub fn is_busy(&self) -> bool {
         match self {
-            Self::Running | Self::Returning(_) | Self::Substituting(_) => true,
+            Self::Running | Self::Returning(_) | Self::Substituting(_) | Self::Spawning(_) => true,
             Self::Asking { place, .. } => *place == Place::Slot,
             _ => false,
         }
@@ -266,10 +283,19 @@ pub struct Birth {
     pub process: Option<Arc<Process>>,
     /// Whether the child inherits slots that it must not keep.
     pub cleanup: bool,
-    /// The frame prepared for it in its slot.
-    pub frame: Frame,
+    /// How it begins.
+    pub begin: Begin,
     /// How far it is.
     pub progress: Mutex<Progress>,
+}
+
+/// How a child begins.
+#[derive(Clone, Copy, Debug)]
+pub enum Begin {
+    /// Captured, on the frame prepared for it in its slot.
+    Captured(Frame),
+    /// In the call that its parent was in.
+    InCall(SyscallRequest),
 }
 
 /// How far a birth is.

@@ -6,21 +6,37 @@
 //! has begun, the signal ends it with `EINTR`. No instruction is left between the check and the wait
 //! where a kick could vanish, and the hot path pays one comparison.
 //!
+//! The host wakes everybody who waits for notifications for each of them, though one gets it, and being woken in vain costs the
+//! processor that the application wants. So normally one worker waits and the others are parked. Another is called for when calls
+//! queue up ([`Workers::received`]), and when a parked one, the *monitor*, finds that for a while nobody has waited
+//! ([`Workers::stand_by`]).
+//!
 //! Key types: [`Workers`], [`Worker`].
 
 use std::arch::global_asm;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use abi::errno::Errno;
 use parking_lot::Mutex;
 
 use super::notification::last_error;
+use super::spinner::ticks;
 
 const BUSY: u32 = 0;
 pub(super) const WAITING: u32 = 1;
 const KICKED: u32 = 2;
+const PARKED: u32 = 3;
+/// How many notifications in a row must not have had to queue before a worker too many parks.
+const SURPLUS: u32 = 64;
+/// Processor ticks, one to two microseconds: who gets a notification sooner found it waiting.
+const AT_ONCE: u64 = 4_000;
+/// How often the monitor looks.
+const LOOK: Duration = Duration::from_millis(1);
+/// Looks without any notification after which it sleeps until there is one.
+const IDLE_LOOKS: u32 = 20;
 
 global_asm!(
     r#"
@@ -70,6 +86,7 @@ extern "C" fn on_kick(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
 struct Worker {
     tid: AtomicI32,
     word: AtomicU32,
+    thread: std::thread::Thread,
 }
 
 /// All threads that ever waited.
@@ -78,6 +95,16 @@ pub struct Workers {
     all: Mutex<Vec<Arc<Worker>>>,
     /// A kick that found nobody waiting; the next wait takes it.
     pending: AtomicBool,
+    /// Workers that wait, or are about to.
+    waiting: AtomicUsize,
+    /// Counts down to when a worker too many parks.
+    needed: AtomicU32,
+    /// Notifications received.
+    received: AtomicU64,
+    /// Whether a parked worker is the monitor.
+    monitored: AtomicBool,
+    /// Whether the monitor sleeps until there is a notification.
+    asleep: AtomicBool,
 }
 
 thread_local! {
@@ -111,17 +138,102 @@ impl Workers {
                     &mut known.insert((identity, worker)).1
                 }
             };
+            if self.waiting.load(Ordering::SeqCst) > 0 && self.needed.load(Ordering::SeqCst) == 0 {
+                self.stand_by(worker);
+                return None;
+            }
+            self.waiting.fetch_add(1, Ordering::SeqCst);
             // Announced before the check, so that a kick either finds the announcement or is found by the check.
             worker.word.store(WAITING, Ordering::SeqCst);
             let result = if self.pending.load(Ordering::SeqCst) && self.pending.swap(false, Ordering::SeqCst)
             {
                 None
             } else {
-                Some(wait(&worker.word))
+                let begun = ticks();
+                let result = wait(&worker.word);
+                self.received(ticks().wrapping_sub(begun) < AT_ONCE);
+                Some(result)
             };
             worker.word.store(BUSY, Ordering::SeqCst);
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
             result
         })
+    }
+
+    /// Parks a worker until it is kicked or needed. Another one waits; if that one receives a call meanwhile, it comes back to
+    /// find nobody waiting, and does not park.
+    fn stand_by(&self, worker: &Worker) {
+        // Whoever calls for a worker says so first and looks for one second; we announce ourselves first, and look second.
+        worker.word.store(PARKED, Ordering::SeqCst);
+        let called = || self.pending.load(Ordering::SeqCst) || self.needed.load(Ordering::SeqCst) > 0;
+        let is_parked = || worker.word.load(Ordering::SeqCst) == PARKED && !called();
+        let is_monitor = !self.monitored.swap(true, Ordering::SeqCst);
+        if is_monitor {
+            self.monitor(is_parked);
+            self.monitored.store(false, Ordering::SeqCst);
+            // Somebody else has to be it.
+            self.unpark();
+        } else {
+            while is_parked() {
+                std::thread::park();
+            }
+        }
+        worker.word.store(BUSY, Ordering::SeqCst);
+    }
+
+    /// Looks now and then whether somebody waits, as long as there are notifications at all. A worker may be long at work on one,
+    /// with the calls of other threads pending.
+    fn monitor(&self, is_parked: impl Fn() -> bool) {
+        let mut seen = self.received.load(Ordering::SeqCst);
+        let mut idle = 0;
+        while is_parked() {
+            if idle < IDLE_LOOKS {
+                std::thread::park_timeout(LOOK);
+            } else {
+                self.asleep.store(true, Ordering::SeqCst);
+                if self.received.load(Ordering::SeqCst) == seen {
+                    std::thread::park();
+                }
+                self.asleep.store(false, Ordering::SeqCst);
+            }
+            let received = self.received.load(Ordering::SeqCst);
+            if received != seen {
+                (seen, idle) = (received, 0);
+            } else if self.waiting.load(Ordering::SeqCst) == 0 {
+                self.needed.store(SURPLUS, Ordering::SeqCst);
+            } else {
+                idle += 1;
+            }
+        }
+    }
+
+    /// A worker has a notification; `at_once`: it was there already, so calls queue up.
+    fn received(&self, at_once: bool) {
+        self.received.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) {
+            for worker in self.all.lock().iter().filter(|other| other.word.load(Ordering::SeqCst) == PARKED) {
+                worker.thread.unpark();
+            }
+        }
+        if at_once {
+            self.needed.store(SURPLUS, Ordering::SeqCst);
+            self.unpark();
+        } else {
+            // Two workers may count at once: then one of the two is lost, which does not matter.
+            let needed = self.needed.load(Ordering::Relaxed);
+            self.needed.store(needed.saturating_sub(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Makes a parked worker go on, if there is one.
+    fn unpark(&self) -> bool {
+        for worker in self.all.lock().iter() {
+            if worker.word.compare_exchange(PARKED, BUSY, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                worker.thread.unpark();
+                return true;
+            }
+        }
+        false
     }
 
     fn register(&self) -> Arc<Worker> {
@@ -134,20 +246,26 @@ impl Workers {
             libc::sigaddset(set.as_mut_ptr(), KICK_SIGNAL);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
         }
-        let worker = Arc::new(Worker { tid: AtomicI32::new(tid), word: AtomicU32::new(BUSY) });
+        let worker = Arc::new(Worker {
+            tid: AtomicI32::new(tid),
+            word: AtomicU32::new(BUSY),
+            thread: std::thread::current(),
+        });
         self.all.lock().push(worker.clone());
         worker
     }
 
     /// Makes one worker return, now or on its next call.
     pub fn kick(&self) {
-        if self.kick_waiting() {
+        if self.kick_waiting() || self.unpark() {
             return;
         }
         self.pending.store(true, Ordering::SeqCst);
         // Somebody may have looked at `pending` between our scan and the store; then its announcement is visible
         // now. `pending` stays set (clearing it could lose another's kick): one spurious return later.
-        self.kick_waiting();
+        if !self.kick_waiting() {
+            self.unpark();
+        }
     }
 
     fn kick_waiting(&self) -> bool {

@@ -28,7 +28,7 @@ runsc_stub_plain_ip:
     cmp rax, {answer_deep}
     je 91f
     cmp dword ptr gs:[{state}], {substitute}
-    je 90f
+    jae 90f
     mov rcx, qword ptr gs:[{return_to}]
     jmp rcx
 runsc_stub_plain_end:
@@ -204,7 +204,7 @@ runsc_stub_ring_ip:
     je 91f
 runsc_stub_rung:
     cmp dword ptr gs:[{state}], {substitute}
-    je 90f
+    jae 90f
 86: # rax is final. Output first, then the registers.
     mov ecx, dword ptr gs:[{out_length}]
     test ecx, ecx
@@ -227,6 +227,7 @@ runsc_stub_copied_out:
     mov rcx, qword ptr gs:[{return_to}]
     jmp rcx
 90: # Another call is made in this one's place, and if it succeeds a result is returned that the sentry has left.
+    jne 95f
     mov rax, qword ptr gs:[{commands}]
     mov rdi, qword ptr gs:[{commands} + 8]
     mov rsi, qword ptr gs:[{commands} + 16]
@@ -268,6 +269,52 @@ runsc_stub_woken:
     mov rcx, qword ptr [rdi + {return_to}]
     mov rdi, qword ptr [rdi + {arguments}]
     jmp rcx
+95: # A thread or process is made. The parent says what came of it; the answer is what its call returns.
+    mov rax, qword ptr gs:[{commands}]
+    mov rdi, qword ptr gs:[{commands} + 8]
+    mov rsi, qword ptr gs:[{commands} + 16]
+    mov rdx, qword ptr gs:[{commands} + 24]
+    mov r10, qword ptr gs:[{commands} + 32]
+    mov r8, qword ptr gs:[{commands} + 40]
+    mov r9, qword ptr gs:[{commands} + 48]
+    syscall
+runsc_stub_spawn_ip:
+    test rax, rax
+    jz 96f
+    mov rdi, rax
+    mov eax, {spawned}
+    syscall
+runsc_stub_spawned_ip:
+    jmp 87b
+96: # The child makes one call, in which it is held until it is to run. One with its own memory maps its chunk (offset in r9)
+    # over its parent's; any other points gs to its slot (r9), and its signal stack lies there.
+    test edi, 0x100
+    jz 97f
+    wrgsbase r9
+    lea rdi, [r9 + {alternate}]
+    xor esi, esi
+    mov eax, 131
+    syscall
+runsc_stub_fresh_stack_ip:
+    jmp 98f
+97:
+    rdgsbase rdi
+    and rdi, qword ptr [rip + runsc_stub_chunk_mask]
+    mov rsi, qword ptr [rip + runsc_stub_chunk_size]
+    mov edx, 3
+    mov r10d, 0x11
+    mov r8d, {slot_fd}
+    mov eax, 9
+    syscall
+runsc_stub_fresh_map_ip:
+    cmp rax, -4095
+    jae 99f
+98:
+    xor eax, eax
+    jmp 87b
+99: # It is still on its parent's slot.
+    ud2
+runsc_stub_fresh_end:
 runsc_stub_entered:
 
     .balign 8

@@ -37,6 +37,9 @@ pub const COMMAND_SIZE: usize = 56;
 /// Number of the call by which a thread whose request takes long gives up its processor.
 pub const CALL_PARK: u64 = 0x1f02;
 
+/// Number of the call by which a thread says what came of a `clone` that it has made in its call's place.
+pub const CALL_SPAWNED: u64 = 0x1f03;
+
 /// The sentry is not looking: ring. Also: the request is done, and the sentry looks no longer.
 pub const STATE_IDLE: u32 = 0;
 /// The sentry is looking. Also: the request is done.
@@ -50,11 +53,13 @@ pub const STATE_PARK: u32 = 4;
 /// The thread is about to make, or has made, [`CALL_PARK`].
 pub const STATE_PARKING: u32 = 5;
 /// The call that was rung for is to be replaced by the first command of the slot.
-pub const STATE_SUBSTITUTE: u32 = 6;
+pub const STATE_SUBSTITUTE: u32 = 7;
 /// The thread sleeps until the word is something else: the call is answered then.
-pub const STATE_DEEP: u32 = 7;
+pub const STATE_DEEP: u32 = 6;
 /// What a call returns to the stub whose answer is yet to come to the slot: no error of Linux's.
 pub const ANSWER_DEEP: u64 = (-4000i64).cast_unsigned();
+/// The call that was rung for is to be replaced by the first command of the slot, which is a `clone`.
+pub const STATE_SPAWN: u32 = 8;
 /// Turns of the loop (some tens of nanoseconds each) that a thread waits before it gives up its processor.
 pub const PATIENCE: u32 = 2000;
 
@@ -79,6 +84,8 @@ pub const SLOT_OUT_LENGTH: usize = 80;
 pub const SLOT_OUT_OFFSET: usize = 84;
 /// Slot offset of the address where it goes.
 pub const SLOT_OUT_ADDRESS: usize = 88;
+/// Slot offset of the description of the signal stack (`stack_t`) that a new thread installs.
+pub const SLOT_ALTERNATE: usize = 160;
 /// Slot offset of the facts ([`Fact`]), a word each; bit 63 says that one is valid.
 pub const SLOT_FACTS: usize = 192;
 
@@ -128,6 +135,8 @@ global_asm!(
     park = const STATE_PARK,
     parking = const STATE_PARKING,
     substitute = const STATE_SUBSTITUTE,
+    spawned = const CALL_SPAWNED,
+    alternate = const SLOT_ALTERNATE,
     patience = const PATIENCE,
     deep = const STATE_DEEP,
     answer_deep = const ANSWER_DEEP.cast_signed(),
@@ -178,6 +187,11 @@ unsafe extern "C" {
     static runsc_stub_sink: u8;
     static runsc_stub_deep_ip: u8;
     static runsc_stub_woken: u8;
+    static runsc_stub_spawn_ip: u8;
+    static runsc_stub_spawned_ip: u8;
+    static runsc_stub_fresh_stack_ip: u8;
+    static runsc_stub_fresh_map_ip: u8;
+    static runsc_stub_fresh_end: u8;
     static runsc_stub_entered: u8;
     static runsc_stub_data: u8;
     static runsc_stub_gs: u8;
@@ -226,6 +240,11 @@ pub struct Labels {
     pub sink: u64,
     pub deep_ip: u64,
     pub woken: u64,
+    pub spawn_ip: u64,
+    pub spawned_ip: u64,
+    pub fresh_stack_ip: u64,
+    pub fresh_map_ip: u64,
+    pub fresh_end: u64,
     pub entered: u64,
 }
 
@@ -331,6 +350,11 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         sink: at(&raw const runsc_stub_sink),
         deep_ip: at(&raw const runsc_stub_deep_ip),
         woken: at(&raw const runsc_stub_woken),
+        spawn_ip: at(&raw const runsc_stub_spawn_ip),
+        spawned_ip: at(&raw const runsc_stub_spawned_ip),
+        fresh_stack_ip: at(&raw const runsc_stub_fresh_stack_ip),
+        fresh_map_ip: at(&raw const runsc_stub_fresh_map_ip),
+        fresh_end: at(&raw const runsc_stub_fresh_end),
         entered: at(&raw const runsc_stub_entered),
     };
     (bytes, labels)

@@ -1,0 +1,139 @@
+//! Changes of an address space that a captured thread executes: operations become batches of commands, with the files they need
+//! installed beforehand and closed behind.
+//!
+//! Key type: [`MemoryJob`]. Neighbours: `context` starts and polls it, `dispatch` sees the commands through.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::task::{Context as WakeContext, Poll, ready};
+
+use abi::errno::{self, Errno};
+
+use super::context::SeccompContext;
+use super::memory::command_for;
+use super::thread::{Outcome, call_error};
+use crate::stub::MAX_COMMANDS;
+use crate::{Died, MemoryError, MemoryOperation};
+
+/// A [`Context::poll_memory`] under way.
+#[derive(Default)]
+pub struct MemoryJob {
+    /// Operations that took effect.
+    done: usize,
+    /// Operations in the current batch.
+    batch: usize,
+    /// Descriptors installed in the stub: the sentry's number, and the stub's.
+    installed: Vec<(i32, u64)>,
+    error: Option<MemoryError>,
+}
+
+impl MemoryJob {
+    /// The stub's number of a file that is installed already: its regions have one descriptor in common.
+    fn number_of(&self, file: BorrowedFd<'_>) -> Option<u64> {
+        self.installed.iter().find(|(source, _)| *source == file.as_raw_fd()).map(|(_, number)| *number)
+    }
+
+    /// One that begins with descriptors to be closed at its end.
+    pub fn closing(to_close: &mut Vec<u64>) -> Self {
+        Self { installed: to_close.drain(..).map(|number| (-1, number)).collect(), ..Self::default() }
+    }
+}
+
+impl SeccompContext {
+    /// Chooses the next batch of a memory job: its commands, or none when the job is over.
+    fn next_batch(
+        &mut self,
+        job: &mut MemoryJob,
+        operations: &[MemoryOperation<'_>],
+    ) -> Result<Vec<[u64; 7]>, Died> {
+        let mut commands = Vec::new();
+        job.batch = 0;
+        while job.error.is_none() && job.done + job.batch < operations.len() {
+            let index = job.done + job.batch;
+            let operation = &operations[index];
+            let file = match operation {
+                MemoryOperation::MapFile { file, .. } => Some(*file),
+                _ => None,
+            };
+            let is_new = file.is_some_and(|file| job.number_of(file).is_none());
+            if commands.len() + job.installed.len() + 1 + usize::from(is_new) > MAX_COMMANDS {
+                break;
+            }
+            match self.prepare(job, operation, file)? {
+                Ok(command) => commands.push(command),
+                // Those before it come first; it will fail again on its own.
+                Err(_) if job.batch > 0 => break,
+                Err(errno) => {
+                    job.error = Some(MemoryError::Refused { index, errno });
+                    break;
+                }
+            }
+            job.batch += 1;
+        }
+        commands.extend(job.installed.iter().map(|(_, fd)| [libc::SYS_close as u64, *fd, 0, 0, 0, 0, 0]));
+        Ok(commands)
+    }
+
+    fn prepare(
+        &self,
+        job: &mut MemoryJob,
+        operation: &MemoryOperation<'_>,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<Result<[u64; 7], Errno>, Died> {
+        if let Err(errno) = command_for(operation, 0, &self.core.layout) {
+            return Ok(Err(errno));
+        }
+        let mut fd = file.and_then(|file| job.number_of(file)).unwrap_or_default();
+        if let Some(file) = file.filter(|file| job.number_of(*file).is_none()) {
+            match self.core.listener.install(self.held_id()?, file, None) {
+                Ok(number) => {
+                    job.installed.push((file.as_raw_fd(), number));
+                    fd = number;
+                }
+                Err(errno::ENOENT | errno::ESRCH) => return Err(Died),
+                Err(errno) => return Ok(Err(errno)),
+            }
+        }
+        Ok(command_for(operation, fd, &self.core.layout))
+    }
+
+    /// Books the outcome of a batch.
+    fn book(job: &mut MemoryJob, outcome: Outcome) {
+        let succeeded = outcome.done.min(job.batch);
+        if let Some(errno) = call_error(outcome.result)
+            && succeeded < job.batch
+        {
+            job.error = Some(MemoryError::Refused { index: job.done + succeeded, errno });
+        }
+        job.done += succeeded;
+        // A close that failed is not tried again: the descriptor is gone all the same.
+        let failed_close = usize::from(outcome.done >= job.batch && call_error(outcome.result).is_some());
+        let closed = (outcome.done - succeeded + failed_close).min(job.installed.len());
+        job.installed.drain(..closed);
+        job.batch = 0;
+    }
+
+    pub(super) fn poll_job(
+        &mut self,
+        wake: &mut WakeContext<'_>,
+        job: &mut MemoryJob,
+        operations: &[MemoryOperation<'_>],
+    ) -> Poll<Result<(), MemoryError>> {
+        loop {
+            if self.commanded {
+                match ready!(self.poll_commands(wake)) {
+                    Ok(outcome) => Self::book(job, outcome),
+                    Err(Died) => return Poll::Ready(Err(MemoryError::Died)),
+                }
+            }
+            let Ok(commands) = self.next_batch(job, operations) else {
+                return Poll::Ready(Err(MemoryError::Died));
+            };
+            if commands.is_empty() {
+                return Poll::Ready(job.error.take().map_or(Ok(()), Err));
+            }
+            if self.start_commands(wake, commands).is_err() {
+                return Poll::Ready(Err(MemoryError::Died));
+            }
+        }
+    }
+}
