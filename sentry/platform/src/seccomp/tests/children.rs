@@ -5,7 +5,7 @@ use crate::stub::{CALL_SPAWNED, SLOT_FD};
 
 programs! {
     // Makes the call in rbp through the stub (whose entry is in rbx), then reports what it returned, and the stack pointer.
-    through_stub: "lea rcx, [rip + 2f]" "mov rax, rbp" "jmp rbx"
+    call_through_stub: "lea rcx, [rip + 2f]" "mov rax, rbp" "jmp rbx"
         "2: mov rdi, rax" "mov rsi, rsp" "mov eax, 1000" "syscall" "ud2";
     // The same with gs on memory of its own (rdi); then it jumps to r12 with rax = r13 and rdi = r14.
     pretender: "wrgsbase rdi" "lea rcx, [rip + 2f]" "mov rax, rbp" "jmp rbx"
@@ -25,7 +25,7 @@ async fn spawn_here(
 }
 
 async fn ringing(platform: &SeccompPlatform) -> Box<dyn Context> {
-    let mut parent = program(platform, through_stub()).await;
+    let mut parent = program(platform, call_through_stub()).await;
     let registers = parent.registers().expect("captured");
     (registers.rbx, registers.rbp) = (platform.core.labels.enter, VFORK);
     (registers.rdi, registers.r9) = (0x77, 0x99);
