@@ -97,7 +97,7 @@ impl Code {
         }
         let count = self.counts.lock().count(ip);
         // Patching may have to wait for a better moment, but not be tried for ever.
-        count % self.hot == 0 && (count / self.hot).is_power_of_two()
+        count.is_multiple_of(self.hot) && (count / self.hot).is_power_of_two()
     }
 
     /// Where an arena for this code would have to be, the best places first; empty if there is one already, or can be no
