@@ -51,6 +51,7 @@ impl Core {
             return Some(self.condemn(thread, state));
         }
         thread.carried.begin(slot, &request);
+        state.heat.taken();
         // Still busy: it waits with open eyes.
         state.stand = Stand::Asking { request, place: Place::Slot };
         state.trap = Some(Trap::Syscall(request));
@@ -179,12 +180,17 @@ impl Core {
         call.ip == self.labels.park_ip && u64::from(call.number.cast_unsigned()) == CALL_PARK
     }
 
-    /// The request of a thread will take longer: it need not look at its slot meanwhile. Returns whether it was told so.
+    /// The request of a thread will take longer: it need not look at its slot meanwhile, nor the spinner. Returns whether it was told so.
     pub fn let_park(&self, thread: &Thread) -> bool {
-        let state = thread.state.lock();
+        let mut state = thread.state.lock();
         // Otherwise it has been answered, or is giving up by itself.
-        matches!(state.stand, Stand::Asking { place: Place::Slot, .. })
-            && thread.slot.change_state(STATE_TAKEN, STATE_PARK).is_ok()
+        let told = matches!(state.stand, Stand::Asking { place: Place::Slot, .. })
+            && thread.slot.change_state(STATE_TAKEN, STATE_PARK).is_ok();
+        if told {
+            state.watched = false;
+            state.heat.waits();
+        }
+        told
     }
 
     /// Writes out what a call has gathered, because it will not return in the usual way.

@@ -26,11 +26,10 @@ const PREEMPTED: Duration = Duration::from_micros(400);
 const COOL_DOWN: Duration = Duration::from_micros(500);
 /// Requests that make looking worthwhile.
 const WORTHWHILE: u32 = 8;
-/// Of so many requests at most one may have to wait: threads that hand over to each other are woken
-/// where the waker is, and would be in the spinner's way and it in theirs.
-const PARKED: u32 = 8;
 /// Doublings at most.
 const COOLER: u32 = 5;
+/// Doublings at most of the quick rings that make a thread worth looking at.
+const MOST_COOLER: u32 = 8;
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 64;
 /// Most threads it looks at.
@@ -60,8 +59,6 @@ pub struct Spinner {
     away_from: AtomicI32,
     /// Requests taken since it began to look.
     taken: AtomicU32,
-    /// How many of those had to wait for something.
-    parked: AtomicU32,
 }
 
 /// When it may look again.
@@ -77,6 +74,10 @@ struct Rest {
 pub struct Heat {
     resumed_at: u64,
     quick: u32,
+    /// Requests taken since one had to wait.
+    taken: u32,
+    /// How often that came too soon: doublings of the quick rings that it takes.
+    cooler: u32,
 }
 
 /// The processors that this process may use.
@@ -114,11 +115,23 @@ impl Heat {
             return false;
         }
         self.quick += 1;
-        let hot = self.quick >= HOT;
+        let hot = self.quick >= HOT << self.cooler;
         if hot {
             self.quick = 0;
         }
         hot
+    }
+
+    /// A request of the thread was taken.
+    pub fn taken(&mut self) {
+        self.taken = self.taken.saturating_add(1);
+    }
+
+    /// A request of the thread has to wait for something. Threads that hand over to each other do nothing else.
+    pub fn waits(&mut self) {
+        self.cooler =
+            if self.taken < WORTHWHILE { MOST_COOLER.min(self.cooler + 1) } else { self.cooler / 2 };
+        self.taken = 0;
     }
 }
 
@@ -139,7 +152,6 @@ impl Spinner {
             tid: AtomicI32::new(0),
             away_from: AtomicI32::new(-1),
             taken: AtomicU32::new(0),
-            parked: AtomicU32::new(0),
         }
     }
 
@@ -212,17 +224,6 @@ impl Spinner {
         }
     }
 
-    /// A request that it has taken has to wait for something.
-    pub fn count_parked(&self) {
-        self.parked.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether requests have to wait too often to be worth looking for.
-    fn hands_over(&self) -> bool {
-        let parked = self.parked.load(Ordering::Relaxed);
-        parked > 1 && parked * PARKED > self.taken.load(Ordering::Relaxed)
-    }
-
     /// Makes it return from [`Core::spin`], if it looks or sleeps.
     pub fn interrupt(&self) {
         if self.enabled {
@@ -249,10 +250,12 @@ impl Core {
         });
         carried::next_turn();
         let mut watched = spinner.watched.lock();
-        for thread in watched.iter().filter(|thread| thread.slot.state() == STATE_TAKEN) {
-            if self.let_park(thread) {
-                spinner.count_parked();
-            }
+        // A thread that waits for something is not worth looking at: it will be woken where its waker is, and be in the
+        // spinner's way there.
+        let before = watched.len();
+        watched.retain(|thread| thread.slot.state() != STATE_TAKEN || !self.let_park(thread));
+        if watched.is_empty() && before > 0 {
+            spinner.book(spinner.taken.swap(0, Ordering::Relaxed) < WORTHWHILE);
         }
         if watched.is_empty() && !spinner.called.load(Ordering::Acquire) {
             std::thread::park();
@@ -300,8 +303,7 @@ impl Core {
             if preempted {
                 self.spinner.taken.store(0, Ordering::Relaxed);
             }
-            let spinner = &self.spinner;
-            if preempted || now - started > IDLE_LIMIT || spinner.hands_over() || !spinner.has_processor() {
+            if preempted || now - started > IDLE_LIMIT || !self.spinner.has_processor() {
                 self.unwatch(watched);
                 return;
             }
@@ -314,10 +316,8 @@ impl Core {
 
     /// Stops looking. What has been asked meanwhile is taken.
     fn unwatch(&self, watched: &mut Vec<Arc<Thread>>) {
-        let hands_over = self.spinner.hands_over();
         let taken = self.spinner.taken.swap(0, Ordering::Relaxed);
-        self.spinner.parked.store(0, Ordering::Relaxed);
-        self.spinner.book(taken < WORTHWHILE || hands_over);
+        self.spinner.book(taken < WORTHWHILE);
         if taken == 0 {
             // The thread has been moved to this very processor, then, and waits for it.
             self.spinner.keep_away(processor());
