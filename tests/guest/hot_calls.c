@@ -104,7 +104,7 @@ TEST(signals_in_the_middle_of_hot_calls_lose_nothing) {
     int p[2];
     CHECK(pipe(p) == 0);
     long parent = getppid();
-    for (int i = 0; i < 20000 || signals < 20; i++) {
+    for (int i = 0; i < 5000 || signals < 20; i++) {
         char out = (char)i, in = (char)~i;
         CHECK_EQ(write(p[1], &out, 1), 1);
         CHECK_EQ(read(p[0], &in, 1), 1);
