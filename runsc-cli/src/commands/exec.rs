@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 

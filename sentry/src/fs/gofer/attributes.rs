@@ -1,7 +1,9 @@
 //! From the gofer's and the host's view of a file to the VFS's.
 
+use abi::errno::{ECONNREFUSED, SysResult};
+use abi::sockets::{SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
 use nix::sys::stat::FileStat;
-use wire::{Attr, Timestamp};
+use wire::{Attr, SocketType, Timestamp};
 
 use crate::vfs::{Attributes, DeviceNumber, FileKind, SetTime};
 
@@ -13,6 +15,19 @@ const NS_PER_S: i64 = 1_000_000_000;
 /// The host inode behind attributes.
 pub const fn key(attr: &Attr) -> HostKey {
     (attr.device, attr.ino)
+}
+
+/// A socket's type as the gofer names it.
+///
+/// # Errors
+/// `ECONNREFUSED`: of a type that no host socket has.
+pub fn socket_type(kind: u32) -> SysResult<SocketType> {
+    match kind {
+        SOCK_STREAM => Ok(SocketType::Stream),
+        SOCK_DGRAM => Ok(SocketType::Datagram),
+        SOCK_SEQPACKET => Ok(SocketType::SeqPacket),
+        _ => Err(ECONNREFUSED),
+    }
 }
 
 /// What `stat` shows. A type that Linux does not have cannot be opened, nor can a regular file be made of it: a socket.

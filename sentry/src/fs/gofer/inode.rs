@@ -6,10 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use abi::errno::{ECONNREFUSED, EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
-use abi::sockets::{SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
+use abi::errno::{EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
 use parking_lot::Mutex;
-use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, SocketType, XattrFlags, XattrName};
+use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, XattrFlags, XattrName};
 
 use super::attributes::{self, HostKey};
 use super::directory::Directory;
@@ -618,19 +617,12 @@ impl Inode for GoferInode {
         if let Some(target) = self.known_target() {
             return Ok(LinkTarget::Path(target));
         }
-        let target = self.tree.client.read_link(self.handle()?)?;
-        self.note_target(target.clone());
+        let target = self.tree.client.read_link(self.handle()?).inspect(|t| self.note_target(t.clone()))?;
         Ok(LinkTarget::Path(target))
     }
 
     fn connect_host(&self, kind: u32) -> SysResult<OwnedFd> {
-        let kind = match kind {
-            SOCK_STREAM => SocketType::Stream,
-            SOCK_DGRAM => SocketType::Datagram,
-            SOCK_SEQPACKET => SocketType::SeqPacket,
-            _ => return Err(ECONNREFUSED),
-        };
-        self.tree.client.connect(self.handle()?, kind)
+        self.tree.client.connect(self.handle()?, attributes::socket_type(kind)?)
     }
 
     fn xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
