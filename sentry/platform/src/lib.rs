@@ -500,3 +500,22 @@ pub enum SpawnKind {
     /// A host process with a copy-on-write copy of the address space.
     Copy,
 }
+
+impl SpawnKind {
+    /// What such a child shares with its parent, as `clone` says it (`man 2 clone`).
+    pub(crate) const fn clone_flags(self) -> i32 {
+        match self {
+            Self::Thread => {
+                libc::CLONE_VM
+                    | libc::CLONE_FS
+                    | libc::CLONE_FILES
+                    | libc::CLONE_SIGHAND
+                    | libc::CLONE_THREAD
+                    | libc::CLONE_SYSVSEM
+            }
+            // Its own descriptor table: the parent may die in the middle of receiving.
+            Self::SharedSpace => libc::CLONE_VM,
+            Self::Copy => 0,
+        }
+    }
+}

@@ -174,21 +174,7 @@ pub(super) fn discard_unreceived(receiver: BorrowedFd<'_>) {
 /// `CLONE_NEW*`-free flags for each kind of child. All are children of the sentry (`CLONE_PARENT`), traced by
 /// it from birth (`CLONE_PTRACE`), and have no exit signal.
 pub(super) fn clone_call(kind: crate::SpawnKind) -> HostCall {
-    use crate::SpawnKind;
-    let own = match kind {
-        SpawnKind::Thread => {
-            libc::CLONE_VM
-                | libc::CLONE_FS
-                | libc::CLONE_FILES
-                | libc::CLONE_SIGHAND
-                | libc::CLONE_THREAD
-                | libc::CLONE_SYSVSEM
-        }
-        // Its own descriptor table: the parent may die in the middle of receiving.
-        SpawnKind::SharedSpace => libc::CLONE_VM,
-        SpawnKind::Copy => 0,
-    };
-    let flags = own | libc::CLONE_PARENT | libc::CLONE_PTRACE;
+    let flags = kind.clone_flags() | libc::CLONE_PARENT | libc::CLONE_PTRACE;
     (libc::SYS_clone, [u64::from(flags.unsigned_abs()), 0, 0, 0, 0, 0])
 }
 

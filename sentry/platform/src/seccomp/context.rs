@@ -332,9 +332,7 @@ impl Context for SeccompContext {
         let after = match (how, &state.stand) {
             (Resume::Return(value), Stand::Syscall { id, request }) => {
                 let (id, request) = (*id, *request);
-                if std::mem::take(&mut state.interrupted) {
-                    thread.process.signal(thread.tid);
-                }
+                thread.pass_interrupt(&mut state);
                 thread.carried.finish(&thread.slot);
                 if self.rings(&state) {
                     deep::return_even_the_mark(&thread, &request, value);
@@ -354,9 +352,7 @@ impl Context for SeccompContext {
             }
             (Resume::Return(_), Stand::Fresh { id, .. }) => {
                 let id = *id;
-                if std::mem::take(&mut state.interrupted) {
-                    thread.process.signal(thread.tid);
-                }
+                thread.pass_interrupt(&mut state);
                 self.core.set_stand(&mut state, Stand::Running);
                 state.heat.resumed();
                 self.core.keep_answer(&thread, Answer::Proceed(id));
@@ -368,9 +364,7 @@ impl Context for SeccompContext {
             }
             (Resume::Native, Stand::Syscall { id, request }) => {
                 let (id, request) = (*id, *request);
-                if std::mem::take(&mut state.interrupted) {
-                    thread.process.signal(thread.tid);
-                }
+                thread.pass_interrupt(&mut state);
                 self.resume_native(&mut state, id, request)
             }
             (Resume::Substitute { operation, result }, Stand::Syscall { .. }) => {

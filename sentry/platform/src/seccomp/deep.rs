@@ -33,9 +33,7 @@ use super::frame::Frame;
 use super::outbox::Answer;
 use super::thread::{Place, Stand, State, Thread};
 use crate::SyscallRequest;
-use crate::stub::{
-    ANSWER_DEEP, ANSWER_RETURN, SLOT_ARGUMENTS, SLOT_OUT_LENGTH, SLOT_RESULT, SLOT_RETURN, STATE_DEEP,
-};
+use crate::stub::{ANSWER_DEEP, ANSWER_RETURN, SLOT_RESULT, SLOT_RETURN, STATE_DEEP};
 
 /// Calls that may be held in notifications: nobody has to walk past more. Those that cannot be sent deep come on top.
 pub const MOST_HELD: usize = 16;
@@ -123,7 +121,7 @@ impl Core {
             return self.send_deep(thread, state, id, request);
         }
         if [self.labels.ring_ip, self.labels.plain_ip].contains(&request.ip) {
-            leave_arguments(thread, &request.arguments);
+            thread.slot.leave_arguments(&request.arguments);
             return self.send_deep(thread, state, id, request);
         }
         self.set_stand(state, Stand::Sinking { request, answer: None });
@@ -150,14 +148,12 @@ impl Core {
         match answer {
             Some(value) => {
                 registers.rax = value;
-                if std::mem::take(&mut state.interrupted) {
-                    thread.process.signal(thread.tid);
-                }
+                thread.pass_interrupt(state);
                 self.set_stand(state, Stand::Running);
                 state.heat.resumed();
             }
             None => {
-                leave_arguments(thread, &request.arguments);
+                slot.leave_arguments(&request.arguments);
                 slot.set_word(SLOT_RETURN, registers.rip);
                 slot.set_state(STATE_DEEP);
                 registers.rip = self.labels.sink;
@@ -176,26 +172,16 @@ impl Core {
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
         thread.slot.set_state(state.idle_word());
-        if std::mem::take(&mut state.interrupted) {
-            thread.process.signal(thread.tid);
-        }
+        thread.pass_interrupt(state);
         self.keep_answer(thread, Answer::Wake);
     }
-}
-
-/// Leaves a call's arguments where the stub puts them back from, and no output yet.
-fn leave_arguments(thread: &Thread, arguments: &[u64; 6]) {
-    for (index, argument) in arguments.iter().enumerate() {
-        thread.slot.set_word(SLOT_ARGUMENTS + index * 8, *argument);
-    }
-    thread.slot.set_half(SLOT_OUT_LENGTH, 0);
 }
 
 /// Makes the stub return `value` even though that is what tells it to look into the slot. To be called before the call, which
 /// was rung for, is answered with it.
 pub fn return_even_the_mark(thread: &Thread, request: &SyscallRequest, value: u64) {
     if value == ANSWER_DEEP {
-        leave_arguments(thread, &request.arguments);
+        thread.slot.leave_arguments(&request.arguments);
         thread.slot.set_word(SLOT_RESULT, value);
     }
 }

@@ -21,8 +21,8 @@ use super::outbox::Answer;
 use super::seed::write_commands;
 use super::thread::{Place, Stand, State, Thread};
 use crate::stub::{
-    CALL_PARK, Call, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_LENGTH, SLOT_RESULT, STATE_PARK, STATE_PARKING,
-    STATE_REQUEST, STATE_SUBSTITUTE, STATE_TAKEN,
+    CALL_PARK, Call, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_RESULT, STATE_PARK, STATE_PARKING, STATE_REQUEST,
+    STATE_SUBSTITUTE, STATE_TAKEN,
 };
 use crate::{Architecture, SyscallRequest, Trap};
 
@@ -72,9 +72,7 @@ impl Core {
             match slot.change_state(from, next) {
                 Ok(()) => {
                     self.set_stand(state, Stand::Running);
-                    if std::mem::take(&mut state.interrupted) {
-                        thread.process.signal(thread.tid);
-                    }
+                    thread.pass_interrupt(state);
                     return After::Nothing;
                 }
                 Err(STATE_PARK) if from == STATE_TAKEN => from = STATE_PARK,
@@ -90,9 +88,7 @@ impl Core {
     /// Lets a thread that has given up its processor go on with its answer.
     fn answer_parked(&self, thread: &Arc<Thread>, state: &mut State, id: u64, value: u64) -> After {
         thread.slot.set_state(state.idle_word());
-        if std::mem::take(&mut state.interrupted) {
-            thread.process.signal(thread.tid);
-        }
+        thread.pass_interrupt(state);
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
         self.keep_answer(thread, Answer::Value(id, value));
@@ -134,12 +130,9 @@ impl Core {
     ) -> After {
         let Stand::Syscall { id, request } = state.stand else { return self.condemn(thread, state) };
         let slot = &thread.slot;
-        for (index, argument) in request.arguments.into_iter().enumerate() {
-            slot.set_word(SLOT_ARGUMENTS + index * 8, argument);
-        }
+        slot.leave_arguments(&request.arguments);
         write_commands(slot, &[command]);
         slot.set_word(SLOT_RESULT, result);
-        slot.set_half(SLOT_OUT_LENGTH, 0);
         slot.set_state(STATE_SUBSTITUTE);
         self.set_stand(state, Stand::Substituting(command));
         self.keep_answer(thread, Answer::Value(id, 0));
@@ -166,9 +159,7 @@ impl Core {
             return self.condemn(thread, state);
         }
         thread.slot.set_state(state.idle_word());
-        if std::mem::take(&mut state.interrupted) {
-            thread.process.signal(thread.tid);
-        }
+        thread.pass_interrupt(state);
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
         self.keep_answer(thread, Answer::Proceed(call.id));

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::code::Code;
 use super::notification::last_error;
-use crate::stub::{CHUNK_SLOTS, Geometry, SLOT_STACK, SLOT_STATE};
+use crate::stub::{CHUNK_SLOTS, Geometry, SLOT_ARGUMENTS, SLOT_OUT_LENGTH, SLOT_STACK, SLOT_STATE};
 
 /// Most chunks, hence processes, of one sandbox.
 pub const MAX_CHUNKS: u64 = 32768;
@@ -331,6 +331,14 @@ impl Slot {
         if let Some(word) = self.atomic(at) {
             word.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Leaves a call's arguments where the stub puts them back from when it returns, and no output yet.
+    pub fn leave_arguments(&self, arguments: &[u64; 6]) {
+        for (index, argument) in arguments.iter().enumerate() {
+            self.set_word(SLOT_ARGUMENTS + index * 8, *argument);
+        }
+        self.set_half(SLOT_OUT_LENGTH, 0);
     }
 
     /// The state of the thread's request, an allegation like everything here.

@@ -25,34 +25,19 @@ use super::outbox::Answer;
 use super::seed::write_commands;
 use super::slots::Slot;
 use super::thread::{Begin, Birth, Spawning, Stand, State, Thread, call_error};
-use crate::stub::{
-    CALL_SPAWNED, SLOT_ALTERNATE, SLOT_ARGUMENTS, SLOT_OUT_LENGTH, SLOT_RETURN, STATE_IDLE, STATE_SPAWN,
-};
+use crate::stub::{CALL_SPAWNED, SLOT_ALTERNATE, SLOT_RETURN, STATE_IDLE, STATE_SPAWN};
 use crate::{SpawnError, SpawnHere, SpawnKind, SyscallRequest};
 
-/// What `clone` a child of this kind needs, beside its stack and thread area.
+/// What `clone` a child of this kind needs, beside its stack and thread area. The sentry reaps all processes.
 pub fn clone_flags(kind: SpawnKind) -> i32 {
-    match kind {
-        SpawnKind::Thread => {
-            libc::CLONE_VM
-                | libc::CLONE_FS
-                | libc::CLONE_FILES
-                | libc::CLONE_SIGHAND
-                | libc::CLONE_THREAD
-                | libc::CLONE_SYSVSEM
-        }
-        SpawnKind::SharedSpace => libc::CLONE_VM | libc::CLONE_PARENT,
-        SpawnKind::Copy => libc::CLONE_PARENT,
-    }
+    let reaped = if kind == SpawnKind::Thread { 0 } else { libc::CLONE_PARENT };
+    kind.clone_flags() | reaped
 }
 
 /// Puts into a child's slot what the stub will look for there.
 fn prepare(slot: &Slot, parent: &Slot, request: &SyscallRequest) {
-    for (index, argument) in request.arguments.into_iter().enumerate() {
-        slot.set_word(SLOT_ARGUMENTS + index * 8, argument);
-    }
+    slot.leave_arguments(&request.arguments);
     slot.set_word(SLOT_RETURN, parent.word(SLOT_RETURN));
-    slot.set_half(SLOT_OUT_LENGTH, 0);
     let (start, length) = slot.signal_stack();
     slot.set_word(SLOT_ALTERNATE, start);
     slot.set_word(SLOT_ALTERNATE + 8, 0);
@@ -106,11 +91,8 @@ impl Core {
             progress: Default::default(),
         });
         self.threads.births.lock().pending += 1;
-        for (index, argument) in request.arguments.into_iter().enumerate() {
-            parent.slot.set_word(SLOT_ARGUMENTS + index * 8, argument);
-        }
+        parent.slot.leave_arguments(&request.arguments);
         write_commands(&parent.slot, &[command]);
-        parent.slot.set_half(SLOT_OUT_LENGTH, 0);
         parent.slot.set_state(STATE_SPAWN);
         let spawning = Spawning { birth: birth.clone(), command, request, made: false };
         self.set_stand(&mut state, Stand::Spawning(Box::new(spawning)));

@@ -115,6 +115,15 @@ pub struct Thread {
     pub carried: Carried,
 }
 
+impl Thread {
+    /// An interrupt that came while the thread was held is sent once more, now that the thread is let go on.
+    pub fn pass_interrupt(&self, state: &mut State) {
+        if std::mem::take(&mut state.interrupted) {
+            self.process.signal(self.tid);
+        }
+    }
+}
+
 /// Where a thread stands, and who wants to know.
 #[derive(Debug)]
 pub struct State {
