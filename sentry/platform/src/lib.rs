@@ -26,8 +26,10 @@ pub mod ptrace;
 mod registers;
 pub mod seccomp;
 mod stub;
+mod window;
 pub use host_facts::auxiliary_value;
 pub use registers::{Architecture, Registers, SyscallRequest};
+pub use window::Window;
 
 /// A mechanism that runs application code and traps its system calls.
 pub trait Platform: Send + Sync + 'static {

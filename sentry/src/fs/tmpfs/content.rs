@@ -7,7 +7,8 @@
 //! files stay inline up to [`INLINE_MAX_WITHOUT_DESCRIPTOR`], then `ENOSPC`.
 //!
 //! Pages are charged to the [`Budget`] before they are used. Below `dense` every page is known to be there, so a
-//! sequential write needs no question to the host; elsewhere the host is asked afterwards how much there is.
+//! sequential write needs no question to the host, and a file that is used a lot no call of it at all ([`View`]); elsewhere the
+//! host is asked afterwards how much there is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::budget::{Budget, PAGE, host_limits};
 use super::metadata::checked_size;
+use super::view::View;
 use crate::fs::host_files::Extent;
 use crate::memory::{HostFile, errno};
 
@@ -45,7 +47,7 @@ struct State {
 
 enum Store {
     Inline(Vec<u8>),
-    Host(Arc<HostFile>, Slot),
+    Host(Arc<HostFile>, Slot, View),
 }
 
 /// One of the descriptors for memory files.
@@ -84,7 +86,7 @@ impl Content {
         let slot = Slot::take().ok_or(abi::errno::ENFILE)?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let descriptor = nix::sys::memfd::memfd_create(name, flags).map_err(errno)?;
-        let store = Store::Host(Arc::new(HostFile::new(descriptor)), slot);
+        let store = Store::Host(Arc::new(HostFile::new(descriptor)), slot, View::forbidden());
         let state = State { store, size: 0, charged: 0, dense: 0, mapped: false };
         Ok(Self { budget, state: Mutex::new(state) })
     }
@@ -109,8 +111,9 @@ impl Content {
     /// The host's.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> SysResult<usize> {
         let file = {
-            let state = self.state.lock();
-            match &state.store {
+            let mut state = self.state.lock();
+            let (size, dense) = (state.size, state.dense);
+            match &mut state.store {
                 Store::Inline(bytes) => {
                     let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                     let rest = bytes.get(begin..).unwrap_or_default();
@@ -120,7 +123,15 @@ impl Content {
                     }
                     return Ok(count);
                 }
-                Store::Host(file, _) => Arc::clone(file),
+                Store::Host(file, _, view) => {
+                    let room = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+                    let count = room.min(buffer.len());
+                    let part = buffer.get_mut(..count).unwrap_or_default();
+                    if view.read(file, offset, part, size.min(dense)) {
+                        return Ok(count);
+                    }
+                    Arc::clone(file)
+                }
             }
         };
         if i64::try_from(offset).is_err() { Ok(0) } else { file.read_at(offset, buffer) }
@@ -185,7 +196,7 @@ impl Content {
         match (&state.store, what) {
             (Store::Inline(_), Extent::Data) => Ok(offset),
             (Store::Inline(_), Extent::Hole) => Ok(state.size),
-            (Store::Host(file, _), _) => file.find_extent(offset, what),
+            (Store::Host(file, ..), _) => file.find_extent(offset, what),
         }
     }
 
@@ -211,6 +222,12 @@ impl Content {
     pub fn is_host(&self) -> bool {
         matches!(self.state.lock().store, Store::Host(..))
     }
+
+    /// Whether the sentry has mapped it.
+    #[cfg(test)]
+    pub fn has_view(&self) -> bool {
+        matches!(&self.state.lock().store, Store::Host(_, _, view) if view.is_mapped())
+    }
 }
 
 impl Drop for Content {
@@ -226,9 +243,13 @@ impl State {
             return Ok(0);
         }
         self.fit(self.size.max(end))?;
-        match &self.store {
+        let existing = self.size.min(self.dense);
+        match &mut self.store {
             Store::Inline(_) => self.write_inline(budget, offset, bytes),
-            Store::Host(file, _) => {
+            Store::Host(file, _, view) => {
+                if view.write(file, offset, bytes, existing) {
+                    return Ok(bytes.len());
+                }
                 let file = Arc::clone(file);
                 self.write_host(budget, &file, offset, bytes)
             }
@@ -315,7 +336,7 @@ impl State {
 
     /// Charges what the host says is allocated.
     fn recount(&mut self, budget: &Budget) {
-        let Store::Host(file, _) = &self.store else { return };
+        let Store::Host(file, ..) = &self.store else { return };
         let Ok(status) = file.status() else { return };
         let pages = u64::try_from(status.st_blocks).unwrap_or(0).div_ceil(PAGE / 512);
         if pages > self.charged {
@@ -341,7 +362,7 @@ impl State {
                 bytes.shrink_to(bytes.len().next_power_of_two());
                 self.size = size;
             }
-            Store::Host(file, _) => {
+            Store::Host(file, ..) => {
                 file.set_size(size)?;
                 let shrunk = size < self.size;
                 self.size = size;
@@ -388,7 +409,7 @@ impl State {
                 }
                 Ok(())
             }
-            Store::Host(file, _) => {
+            Store::Host(file, ..) => {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
                 file.change_space(mode.cast_unsigned(), begin, end - begin)?;
                 self.dense = self.dense.min(begin / PAGE * PAGE);
@@ -400,7 +421,7 @@ impl State {
 
     fn promote(&mut self) -> SysResult<Arc<HostFile>> {
         match &self.store {
-            Store::Host(file, _) => Ok(Arc::clone(file)),
+            Store::Host(file, ..) => Ok(Arc::clone(file)),
             Store::Inline(bytes) => {
                 let slot = Slot::take().ok_or(ENOSPC)?;
                 let file = Arc::new(HostFile::memory(c"tmpfs")?);
@@ -412,7 +433,7 @@ impl State {
                     }
                 }
                 self.dense = self.size.next_multiple_of(PAGE);
-                self.store = Store::Host(Arc::clone(&file), slot);
+                self.store = Store::Host(Arc::clone(&file), slot, View::default());
                 Ok(file)
             }
         }

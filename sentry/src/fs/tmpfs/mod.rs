@@ -19,6 +19,7 @@ pub mod xattrs;
 
 mod node;
 mod open;
+mod view;
 #[cfg(test)]
 mod tests;
 
