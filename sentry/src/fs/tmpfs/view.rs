@@ -163,7 +163,7 @@ mod tests {
                     assert_eq!(&bytes[..got], model.get(begin..end).unwrap_or_default());
                 }
             }
-            assert_eq!(content.size(), model.len() as u64);
+            assert_eq!(content.size(), u64::try_from(model.len()).unwrap());
             let mut direct = vec![0; model.len()];
             if turn % 100 == 0 {
                 assert_eq!(content.sealed_file().unwrap().read_at(0, &mut direct), Ok(model.len()));
