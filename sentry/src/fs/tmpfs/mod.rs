@@ -19,9 +19,9 @@ pub mod xattrs;
 
 mod node;
 mod open;
-mod view;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::ffi::CString;
 use std::sync::{Arc, OnceLock, Weak};
