@@ -354,6 +354,72 @@ fn cgroup_cases(report: &Report, runtime: &Runtime) {
         }
         equal("the other container", bystander.exec(&[], &["echo", "well"]).stdout.as_str(), "well\n")
     });
+    report.case("limits_of_rarer_kinds_reach_the_host_too", || {
+        let memory = json!({"limit": 64 << 20, "swap": 128 << 20, "reservation": 32 << 20, "swappiness": 7});
+        let set = resources(json!({"memory": memory, "cpu": {"cpus": "0", "mems": "0"}}));
+        let c = Container::started(runtime, set(Bundle::script(FOREVER)?))?;
+        let expected = [
+            ("memory.memsw.limit_in_bytes", "memory.swap.max", 128 << 20, 64 << 20),
+            ("memory.soft_limit_in_bytes", "memory.low", 32 << 20, 32 << 20),
+        ];
+        for (v1, v2, in_v1, in_v2) in expected {
+            let got = host::cgroup_value(&c.id, v1, v2);
+            if ![in_v1, in_v2].map(|bytes: u64| Some(bytes.to_string())).contains(&got) {
+                return Err(format!("{v1}: {got:?}"));
+            }
+        }
+        equal("cpus", host::cgroup_value(&c.id, "cpuset.cpus", "cpuset.cpus"), Some("0".into()))?;
+        c.delete_force()?;
+        nothing_left(runtime, &c.id)
+    });
+    report.case("a_cgroup_of_version_2", || version_2(runtime));
+    if !runtime.is_ours() {
+        return;
+    }
+    report.case("what_no_cgroup_can_be_made_of_is_refused_and_leaves_nothing", || {
+        let wrong = [
+            ("/linux/cgroupsPath", json!("/../runsc-test-outside"), "no cgroup path"),
+            ("/linux/cgroupsPath", json!("/"), "no cgroup path"),
+            ("/linux/resources", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}), "linux.resources.rdma"),
+            ("/linux/resources", json!({"unified": {"memory.high": "5"}}), "linux.resources.unified"),
+            ("/linux/resources", json!({"memory": {"limit": 1 << 20, "swappiness": 101}}), "resource"),
+            ("/linux/resources", json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}), "pages of 3MB"),
+        ];
+        for (field, value, expected) in wrong {
+            let id = new_id();
+            let bundle = Bundle::script("echo not reached")?.set("/linux/cgroupsPath", json!(format!("/{id}")));
+            let bundle = bundle.set(field, value.clone()).write()?;
+            let path = bundle.path().to_string_lossy().into_owned();
+            let finished = command::run(&mut runtime.command(&["run", "--bundle", &path, &id]), LIMIT);
+            let one_line = finished.stderr.trim().lines().count() == 1;
+            if finished.shell_status() == 0 || !one_line || !finished.stderr.contains(expected) {
+                return Err(format!("{field} {value}: {}", finished.summary()));
+            }
+            nothing_left(runtime, &id)?;
+        }
+        nothing_left(runtime, "runsc-test-outside")
+    });
+}
+
+/// Under a mount namespace in which the host has version 2 at the usual place, whatever the machine has.
+fn version_2(runtime: &Runtime) -> Outcome {
+    let limit = json!([{ "pageSize": "2MB", "limit": 6 << 20 }]);
+    let bundle = Bundle::script(FOREVER)?.set("/linux/resources", json!({ "hugepageLimits": limit }));
+    let c = Container::new(runtime, bundle)?;
+    // Huge pages, because that controller is nearly never left to version 1.
+    let script = "set -e
+        mount -t cgroup2 none /sys/fs/cgroup
+        \"$1\" --root \"$2\" run --detach --bundle \"$4\" \"$3\" >/dev/null 2>\"$4/log\" </dev/null || { cat \"$4/log\"; exit 1; }
+        cd /sys/fs/cgroup/$3
+        cat hugetlb.2MB.max
+        test \"$(wc -l <cgroup.procs)\" -gt 0
+        cd /
+        \"$1\" --root \"$2\" delete --force \"$3\"
+        test ! -d /sys/fs/cgroup/$3 && echo gone";
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation=private", "sh", "-c", script, "sh"]);
+    shell.arg(runtime.binary()).arg(runtime.state_dir()).arg(&c.id).arg(c.bundle.path());
+    equal("output", command::run(&mut shell, LIMIT).ok("version 2")?.as_str(), "6291456\ngone\n")
 }
 
 fn concurrency_cases(report: &Report, runtime: &Runtime) {
@@ -477,7 +543,7 @@ fn small_command_cases(report: &Report, runtime: &Runtime) {
         return;
     }
     report.case("wait_gives_the_exit_status", || {
-        let c = Container::running(runtime, "sleep 0.3; exit 12")?;
+        let c = Container::running(runtime, "sleep 2; exit 12")?;
         let text = c.command(&["wait"]).ok("wait")?;
         let value: Value = serde_json::from_str(&text).map_err(|e| format!("{e} in {text}"))?;
         equal("exitStatus", value["exitStatus"].as_i64(), Some(12))

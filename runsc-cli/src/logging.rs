@@ -138,9 +138,9 @@ where
         Verbosity::Normal => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::TRACE,
     };
-    // It warns of every controller that the host lacks, whether or not anybody wants it.
+    // The message bus's library tells of each message.
     let of_libraries = if settings.verbosity == Verbosity::Debug { level } else { LevelFilter::ERROR };
-    let targets = Targets::new().with_default(level).with_target("libcgroups", of_libraries);
+    let targets = Targets::new().with_default(level).with_target("zbus", of_libraries);
     let lines = tracing_subscriber::fmt::layer()
         .event_format(RuncLines { format: settings.format })
         .with_writer(writer)

@@ -1,18 +1,19 @@
 //! The host's control groups around a sandbox: sentry, gofer and application processes share the container's.
 //!
 //! Key types: [`CgroupPlan`] (what is wanted), [`CgroupRecord`] (what `delete` must find again).
-//! Neighbours: `legacy.rs` serves the usual cases of version 1, libcgroups all others; `sandbox/start.rs` joins before anything runs; `commands/delete.rs` removes.
-//! Invariants: limits are set before the first process joins; `devices` rules are not given to the host, because no
-//! device of the host is reachable from a sandbox; without the right to make cgroups an unprivileged caller goes on
-//! without them, and says so.
+//! Neighbours: the crate cgroups-rs does the work on the host; `sandbox/start.rs` joins before anything runs; `commands/delete.rs` removes.
+//! Invariants: without systemd, limits are set before the first process joins; no path leads out of a hierarchy; `devices` rules are
+//! not given to the host, because no device of the host is reachable from a sandbox; what the crate would pass over in silence is
+//! refused by name; without the right to make cgroups an unprivileged caller goes on without them, and says so.
 
-mod legacy;
+use std::path::{Component, Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
-use std::path::{Path, PathBuf};
-
-use libcgroups::common::{
-    AnyCgroupManager, AnyManagerError, CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager,
-};
+use cgroups_rs::fs::hugetlb::HugeTlbController;
+use cgroups_rs::fs::{Cgroup, hierarchies};
+use cgroups_rs::{CgroupPid, FsManager, Manager, SystemdManager};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxPidsBuilder, LinuxResources};
 use serde::{Deserialize, Serialize};
@@ -20,11 +21,13 @@ use serde::{Deserialize, Serialize};
 use super::id::ContainerId;
 use crate::failure::{Attempt, Failure};
 use crate::options::Globals;
-use legacy::Hierarchies;
 
 /// Tasks of the runtime itself that share the container's cgroup: threads of sentry and gofer. The kernel inside counts
 /// the application's own tasks against the exact limit.
 const RUNTIME_TASKS: i64 = 64;
+/// How often, and how long each time, is waited for killed processes to leave a cgroup.
+const REMOVALS: u32 = 100;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(4);
 
 /// Cgroups to make.
 #[derive(Debug, Clone)]
@@ -44,10 +47,10 @@ pub struct CgroupRecord {
 }
 
 impl CgroupPlan {
-    /// `None` when nothing asks for cgroups: neither a path nor a limit.
-    pub fn from_config(globals: &Globals, id: &ContainerId, linux: &Linux) -> Option<Self> {
+    /// `None` when nothing asks for cgroups: neither a path nor a limit. Fails for limits that cannot be set.
+    pub fn from_config(globals: &Globals, id: &ContainerId, linux: &Linux) -> Result<Option<Self>, Failure> {
         if globals.ignore_cgroups {
-            return None;
+            return Ok(None);
         }
         let mut resources = linux.resources().clone().unwrap_or_default();
         resources.set_devices(None);
@@ -58,13 +61,18 @@ impl CgroupPlan {
             resources.set_pids(raised);
         }
         let given = linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty());
-        if given.is_none() && resources == LinuxResources::default() {
-            return None;
+        if given.is_none() && resources == no_limits() {
+            return Ok(None);
         }
+        refuse_unknown(&resources, globals.systemd_cgroup)?;
+        drop_zeros(&mut resources);
         let default = if globals.systemd_cgroup { format!(":runsc:{id}") } else { format!("/runsc/{id}") };
         let path = given.unwrap_or_else(|| PathBuf::from(default));
+        if !globals.systemd_cgroup {
+            relative(&path)?;
+        }
         let record = CgroupRecord { path, systemd: globals.systemd_cgroup, id: id.as_str().to_owned() };
-        Some(Self { record, resources, optional: globals.is_rootless() })
+        Ok(Some(Self { record, resources, optional: globals.is_rootless() }))
     }
 
     /// What to write down before [`CgroupPlan::apply`].
@@ -74,20 +82,7 @@ impl CgroupPlan {
 
     /// Makes the cgroups, sets the limits and puts the process in.
     pub fn apply(&self, process: Pid) -> Result<(), Failure> {
-        let applied = self.record.on_hierarchies(
-            |hierarchies, path| {
-                hierarchies.make(path)?;
-                if !hierarchies.limit(path, &self.resources)? {
-                    self.record.manager()?.apply(&self.options())?;
-                }
-                hierarchies.join(path, process)
-            },
-            |manager| {
-                manager.add_task(raw(process))?;
-                manager.apply(&self.options())
-            },
-        );
-        match applied {
+        match self.try_apply(process).attempt(|| self.record.attempt()) {
             Err(failure) if self.optional => {
                 tracing::warn!("linux.resources are ignored, no cgroup can be made: {failure}");
                 Ok(())
@@ -96,63 +91,199 @@ impl CgroupPlan {
         }
     }
 
+    fn try_apply(&self, process: Pid) -> Result<(), Failure> {
+        if let Some(mut systemd) = self.record.systemd_manager()? {
+            // A unit begins with a process in it.
+            systemd.add_proc(number(process))?;
+            return Ok(systemd.set(&self.resources)?);
+        }
+        let cgroup = self.record.cgroup()?;
+        cgroup.create()?;
+        if self.resources != no_limits() {
+            for limit in self.resources.hugepage_limits().iter().flatten() {
+                let pages: Option<&HugeTlbController> = cgroup.controller_of();
+                if !pages.is_some_and(|pages| pages.size_supported(limit.page_size())) {
+                    let size = limit.page_size();
+                    return Err(Failure::new(format!(
+                        "linux.resources.hugepageLimits: no pages of {size} here"
+                    )));
+                }
+            }
+            FsManager::new(cgroup.path())?.set(&self.resources)?;
+        }
+        Ok(cgroup.add_task_by_tgid(number(process))?)
+    }
+
     /// Puts one more process in, if the cgroups could be made.
     pub fn add(&self, process: Pid) -> Result<(), Failure> {
-        let added = self.record.on_hierarchies(
-            |hierarchies, path| hierarchies.join(path, process),
-            |manager| manager.add_task(raw(process)),
-        );
-        match added {
+        let added = match self.record.systemd_manager() {
+            Ok(Some(mut systemd)) => systemd.add_proc(number(process)).map_err(Failure::from),
+            Ok(None) => self.record.cgroup().and_then(|cgroup| Ok(cgroup.add_task_by_tgid(number(process))?)),
+            Err(failure) => Err(failure),
+        };
+        match added.attempt(|| self.record.attempt()) {
             Err(_) if self.optional => Ok(()),
             outcome => outcome,
         }
     }
+}
 
-    fn options(&self) -> ControllerOpt<'_> {
-        ControllerOpt {
-            resources: &self.resources,
-            disable_oom_killer: false,
-            oom_score_adj: None,
-            freezer_state: None,
-        }
+/// Resources that set nothing.
+fn no_limits() -> LinuxResources {
+    let mut none = LinuxResources::default();
+    none.set_devices(None);
+    none
+}
+
+/// The limits that cgroups-rs would not set, without a word.
+fn refuse_unknown(resources: &LinuxResources, systemd: bool) -> Result<(), Failure> {
+    let cpu = resources.cpu().clone().unwrap_or_default();
+    let present = [
+        ("rdma", resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty())),
+        ("unified", resources.unified().as_ref().is_some_and(|values| !values.is_empty())),
+        ("cpu.idle", cpu.idle().is_some_and(|idle| idle != 0)),
+        ("cpu.burst", cpu.burst().is_some_and(|burst| burst != 0)),
+        ("blockIO (with --systemd-cgroup)", systemd && resources.block_io().is_some()),
+        ("network (with --systemd-cgroup)", systemd && resources.network().is_some()),
+        (
+            "hugepageLimits (with --systemd-cgroup)",
+            systemd && resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()),
+        ),
+    ];
+    match present.into_iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(Failure::new(format!("linux.resources.{field} is not supported"))),
+        None => Ok(()),
     }
 }
 
-fn raw(process: Pid) -> libcgroups_nix::unistd::Pid {
-    libcgroups_nix::unistd::Pid::from_raw(process.as_raw())
+/// Engines write 0 where nothing was asked for; the host would take it for a limit, or refuse it.
+fn drop_zeros(resources: &mut LinuxResources) {
+    if let Some(mut cpu) = resources.cpu().clone() {
+        cpu.set_shares(cpu.shares().filter(|n| *n != 0));
+        cpu.set_quota(cpu.quota().filter(|n| *n != 0));
+        cpu.set_period(cpu.period().filter(|n| *n != 0));
+        cpu.set_realtime_runtime(cpu.realtime_runtime().filter(|n| *n != 0));
+        cpu.set_realtime_period(cpu.realtime_period().filter(|n| *n != 0));
+        cpu.set_cpus(cpu.cpus().clone().filter(|list| !list.is_empty()));
+        cpu.set_mems(cpu.mems().clone().filter(|list| !list.is_empty()));
+        resources.set_cpu(Some(cpu));
+    }
+    if let Some(mut memory) = *resources.memory() {
+        memory.set_reservation(memory.reservation().filter(|n| *n != 0));
+        resources.set_memory(Some(memory));
+    }
+}
+
+fn number(process: Pid) -> CgroupPid {
+    // A process id is never negative.
+    CgroupPid::from(u64::from(process.as_raw().unsigned_abs()))
 }
 
 impl CgroupRecord {
-    fn manager(&self) -> Result<AnyCgroupManager, Failure> {
-        let config = CgroupConfig {
-            cgroup_path: self.path.clone(),
-            systemd_cgroup: self.systemd,
-            container_name: self.id.clone(),
-        };
-        Ok(create_cgroup_manager(config)?)
+    fn attempt(&self) -> String {
+        format!("cgroup {}", self.path.display())
     }
 
-    /// Does one thing by our own means where the host has version 1 and nobody else manages it, otherwise by libcgroups'.
-    fn on_hierarchies(
-        &self,
-        own: impl FnOnce(&Hierarchies, &Path) -> Result<(), Failure>,
-        library: impl FnOnce(&AnyCgroupManager) -> Result<(), AnyManagerError>,
-    ) -> Result<(), Failure> {
-        let hierarchies = if self.systemd { None } else { Hierarchies::find()? };
-        let outcome = match hierarchies {
-            Some(hierarchies) => own(&hierarchies, &self.path),
-            None => self.manager().and_then(|manager| Ok(library(&manager)?)),
-        };
-        outcome.attempt(|| format!("cgroup {}", self.path.display()))
+    /// `None` where systemd does not manage it.
+    fn systemd_manager(&self) -> Result<Option<SystemdManager<'static>>, Failure> {
+        if !self.systemd {
+            return Ok(None);
+        }
+        Ok(Some(SystemdManager::new(&self.path.to_string_lossy())?))
+    }
+
+    /// What there is, or would be, in each hierarchy of the host.
+    fn cgroup(&self) -> Result<Cgroup, Failure> {
+        let cgroup = Cgroup::load(hierarchies::auto(), relative(&self.path)?);
+        if cgroup.subsystems().is_empty() {
+            return Err(Failure::new("the host has no cgroup hierarchy mounted"));
+        }
+        Ok(cgroup)
     }
 
     /// Removes them; whatever is still in them is killed.
     pub fn remove(&self) -> Result<(), Failure> {
-        self.on_hierarchies(Hierarchies::remove, AnyCgroupManager::remove)
+        self.try_remove().attempt(|| self.attempt())
+    }
+
+    fn try_remove(&self) -> Result<(), Failure> {
+        if let Some(mut systemd) = self.systemd_manager()? {
+            return Ok(systemd.destroy()?);
+        }
+        let cgroup = self.cgroup()?;
+        for _ in 0..REMOVALS {
+            // A zero stands for a process of another pid namespace, and would be our own process group.
+            // Whoever is in one hierarchy's is in all.
+            let inside = cgroup.subsystems().first().map(|first| first.to_controller().procs());
+            let inside: Vec<_> = inside.into_iter().flatten().filter(|process| process.pid > 0).collect();
+            if inside.is_empty() {
+                break;
+            }
+            for process in inside.iter().filter_map(|process| i32::try_from(process.pid).ok()) {
+                // It may have ended by itself.
+                let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+            }
+            thread::sleep(REMOVAL_PAUSE);
+        }
+        Ok(cgroup.delete()?)
     }
 
     /// Where they are, below each hierarchy.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The same path as it is found below a hierarchy. It must have a name in it, lest the host's own cgroup be limited.
+fn relative(path: &Path) -> Result<PathBuf, Failure> {
+    let wrong = || Failure::new(format!("{} is no cgroup path", path.display()));
+    let mut below = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => below.push(name.to_str().ok_or_else(wrong)?),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return Err(wrong()),
+        }
+    }
+    if below.as_os_str().is_empty() { Err(wrong()) } else { Ok(below) }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxRdma};
+
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        assert_eq!(relative(Path::new("/a/./b")).unwrap(), Path::new("a/b"));
+        assert_eq!(relative(Path::new("a")).unwrap(), Path::new("a"));
+        for wrong in ["/a/../../b", "..", "/", ""] {
+            relative(Path::new(wrong)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn what_the_crate_would_not_set_is_refused_by_name() {
+        let mut resources = no_limits();
+        refuse_unknown(&resources, true).unwrap();
+        resources.set_rdma(Some([("mlx5_1".to_owned(), LinuxRdma::default())].into()));
+        let failure = refuse_unknown(&resources, false).unwrap_err();
+        assert_eq!(failure.message, "linux.resources.rdma is not supported");
+        let mut resources = no_limits();
+        resources.set_cpu(LinuxCpuBuilder::default().idle(1).build().ok());
+        assert!(refuse_unknown(&resources, false).unwrap_err().message.contains("cpu.idle"));
+    }
+
+    #[test]
+    fn zero_asks_for_nothing() {
+        let mut resources = no_limits();
+        resources.set_cpu(LinuxCpuBuilder::default().quota(0).shares(0_u64).period(5_u64).build().ok());
+        resources.set_memory(LinuxMemoryBuilder::default().limit(5).reservation(0).build().ok());
+        drop_zeros(&mut resources);
+        let cpu = resources.cpu().clone().unwrap();
+        assert_eq!((cpu.quota(), cpu.shares(), cpu.period()), (None, None, Some(5)));
+        let memory = resources.memory().unwrap();
+        assert_eq!((memory.limit(), memory.reservation()), (Some(5), None));
     }
 }

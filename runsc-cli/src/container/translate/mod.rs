@@ -75,7 +75,7 @@ pub fn plan(globals: &Globals, id: &ContainerId, bundle: PathBuf, spec: &Spec) -
         rootfs,
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         hooks: spec.hooks().clone(),
-        cgroup: CgroupPlan::from_config(globals, id, &linux),
+        cgroup: CgroupPlan::from_config(globals, id, &linux)?,
         namespaces,
     })
 }
