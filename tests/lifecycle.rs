@@ -383,11 +383,16 @@ fn cgroup_cases(report: &Report, runtime: &Runtime) {
             ("/linux/resources", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}), "linux.resources.rdma"),
             ("/linux/resources", json!({"unified": {"memory.high": "5"}}), "linux.resources.unified"),
             ("/linux/resources", json!({"memory": {"limit": 1 << 20, "swappiness": 101}}), "resource"),
-            ("/linux/resources", json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}), "pages of 3MB"),
+            (
+                "/linux/resources",
+                json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}),
+                "pages of 3MB",
+            ),
         ];
         for (field, value, expected) in wrong {
             let id = new_id();
-            let bundle = Bundle::script("echo not reached")?.set("/linux/cgroupsPath", json!(format!("/{id}")));
+            let bundle =
+                Bundle::script("echo not reached")?.set("/linux/cgroupsPath", json!(format!("/{id}")));
             let bundle = bundle.set(field, value.clone()).write()?;
             let path = bundle.path().to_string_lossy().into_owned();
             let finished = command::run(&mut runtime.command(&["run", "--bundle", &path, &id]), LIMIT);
