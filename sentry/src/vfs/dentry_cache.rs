@@ -1,5 +1,6 @@
 //! What keeps recent names alive: a bounded set of strong references to dentries, and the bounded memory of names
-//! that do not exist.
+//! that do not exist. Dentries of inodes that their file system holds anyway ([`Inode::is_held`](super::Inode::is_held)) cost
+//! little, so more of them are kept, in a ring of their own.
 //!
 //! Dentries are evicted by the clock algorithm: what was looked up since the hand last passed gets another chance,
 //! directories several, because with a directory goes what is known of all its names. Missing names are forgotten in
@@ -14,8 +15,10 @@ use parking_lot::Mutex;
 
 use super::{Dentry, FileKind, Mount};
 
-/// Dentries that are kept though nobody uses them.
+/// Dentries that are kept, and their inodes with them, though nobody uses them: 1.6 KiB each.
 pub const DENTRIES_KEPT: usize = 16 * 1024;
+/// Dentries that are kept of inodes which are there anyway: 0.3 KiB each, less than the inode itself.
+pub const HELD_KEPT: usize = 128 * 1024;
 /// Missing names that are remembered.
 pub const MISSING_KEPT: usize = 4096;
 
@@ -40,27 +43,28 @@ struct Missing {
 
 /// See the module's text.
 pub struct DentryCache {
-    ring: Mutex<Ring>,
+    /// Of inodes that live by it, and of those that do not.
+    rings: Mutex<[Ring; 2]>,
     missing: Mutex<VecDeque<Missing>>,
     numbers: AtomicU64,
-    capacity: usize,
+    capacities: [usize; 2],
     missing_capacity: usize,
 }
 
 impl Default for DentryCache {
     fn default() -> Self {
-        Self::with_capacity(DENTRIES_KEPT, MISSING_KEPT)
+        Self::with_capacities([DENTRIES_KEPT, HELD_KEPT], MISSING_KEPT)
     }
 }
 
 impl DentryCache {
-    /// A cache of other than the usual size.
-    pub fn with_capacity(capacity: usize, missing_capacity: usize) -> Self {
+    /// A cache of other than the usual size: dentries whose inodes live by it, others, missing names.
+    pub fn with_capacities(capacities: [usize; 2], missing_capacity: usize) -> Self {
         Self {
-            ring: Mutex::default(),
+            rings: Mutex::default(),
             missing: Mutex::default(),
             numbers: AtomicU64::new(0),
-            capacity: capacity.max(1),
+            capacities: capacities.map(|capacity| capacity.max(1)),
             missing_capacity: missing_capacity.max(1),
         }
     }
@@ -76,13 +80,16 @@ impl DentryCache {
         if dentry.slot.load(Ordering::Relaxed) != NO_SLOT {
             return;
         }
+        // It stays in the ring that it came to, should its inode come to be held later.
+        let which = usize::from(dentry.inode().is_held());
         let evicted = {
-            let mut ring = self.ring.lock();
+            let mut rings = self.rings.lock();
+            let (Some(ring), Some(capacity)) = (rings.get_mut(which), self.capacities.get(which)) else { return };
             if dentry.slot.load(Ordering::Relaxed) != NO_SLOT {
                 return;
             }
-            let (index, evicted) = ring.make_room(self.capacity);
-            if let (Some(slot), Ok(number)) = (ring.slots.get_mut(index), u32::try_from(index)) {
+            let (index, evicted) = ring.make_room(*capacity);
+            if let (Some(slot), Ok(number)) = (ring.slots.get_mut(index), u32::try_from(index * 2 + which)) {
                 *slot = Some(Arc::clone(dentry));
                 dentry.slot.store(number, Ordering::Relaxed);
             }
@@ -93,13 +100,18 @@ impl DentryCache {
 
     /// A dentry's name is gone: nothing is gained by keeping it, and its inode's space is wanted back.
     pub(super) fn forget(&self, dentry: &Arc<Dentry>) {
-        let removed = self.ring.lock().remove(dentry);
+        let removed = {
+            let mut rings = self.rings.lock();
+            let number = usize::try_from(dentry.slot.swap(NO_SLOT, Ordering::Relaxed)).unwrap_or(usize::MAX);
+            rings.get_mut(number % 2).and_then(|ring| ring.remove(number / 2))
+        };
         drop(removed);
     }
 
     /// Forgets everything of a file system that is no longer mounted.
     pub(super) fn forget_mount(&self, mount: &Mount) {
-        let kept: Vec<Arc<Dentry>> = self.ring.lock().slots.iter().flatten().cloned().collect();
+        let all = |rings: &[Ring; 2]| rings.iter().flat_map(|ring| &ring.slots).flatten().cloned().collect();
+        let kept: Vec<Arc<Dentry>> = all(&self.rings.lock());
         for dentry in kept {
             if dentry.is_below(&mount.root) {
                 self.forget(&dentry);
@@ -150,8 +162,8 @@ impl Ring {
         }
     }
 
-    fn remove(&mut self, dentry: &Arc<Dentry>) -> Option<Arc<Dentry>> {
-        let index = usize::try_from(dentry.slot.swap(NO_SLOT, Ordering::Relaxed)).ok()?;
+    /// Empties a slot, if there is one of this number.
+    fn remove(&mut self, index: usize) -> Option<Arc<Dentry>> {
         let removed = self.slots.get_mut(index)?.take();
         self.free.push(index);
         removed
@@ -163,13 +175,13 @@ mod tests {
     use super::*;
     use crate::fs::tmpfs::Tmpfs;
     use crate::spec::TmpfsOptions;
-    use crate::vfs::{FileSystem, MayAsk, NewKind, NewNode};
+    use crate::vfs::{AnonymousInode, AnonymousKind, FileSystem, MayAsk, NewKind, NewNode};
 
     #[test]
     fn a_directory_outlives_files_looked_up_later() {
         let options = TmpfsOptions { mode: 0o755, ..TmpfsOptions::default() };
         let file_system: Arc<dyn FileSystem> = Tmpfs::new(&options, None);
-        let cache = DentryCache::with_capacity(4, 1);
+        let cache = DentryCache::with_capacities([1, 4], 1);
         let root = Dentry::new_root(file_system.root());
         let make = |name: &[u8], kind| {
             let node = NewNode { kind, permissions: 0o755, uid: 0, gid: 0 };
@@ -184,5 +196,27 @@ mod tests {
         }
         // A file would be gone after four others. Without a use, even a directory goes at last.
         assert!((12..40).contains(&survived), "{survived}");
+    }
+
+    #[test]
+    fn names_of_inodes_that_are_there_anyway_take_no_room_from_others() {
+        let file_system: Arc<dyn FileSystem> = Tmpfs::new(&TmpfsOptions::default(), None);
+        let cache = DentryCache::with_capacities([1, 8], 1);
+        let root = Dentry::new_root(file_system.root());
+        let other = root.bind(b"other", AnonymousInode::new(AnonymousKind::Pipe, 0, 0), &cache);
+        let kept = (0..9).map(|number: u32| {
+            let name = number.to_string();
+            let node = NewNode { kind: NewKind::Regular, permissions: 0o755, uid: 0, gid: 0 };
+            root.inode().create(name.as_bytes(), &node).unwrap();
+            Arc::downgrade(&root.lookup(name.as_bytes(), &cache, MayAsk::Yes).unwrap())
+        });
+        let kept: Vec<_> = kept.collect();
+        assert_eq!(kept.iter().filter(|dentry| dentry.strong_count() > 0).count(), 8);
+        assert_eq!(Arc::strong_count(&other), 2);
+        cache.forget(&other);
+        assert_eq!(Arc::strong_count(&other), 1);
+        assert_eq!(kept.iter().filter(|dentry| dentry.strong_count() > 0).count(), 8);
+        kept.iter().filter_map(Weak::upgrade).for_each(|dentry| cache.forget(&dentry));
+        assert_eq!(kept.iter().filter(|dentry| dentry.strong_count() > 0).count(), 0);
     }
 }

@@ -363,6 +363,11 @@ pub trait Inode: Send + Sync + Any {
         CachePolicy::Keep
     }
 
+    /// Whether the file system holds the inode as long as it has a name: whoever keeps a name of it keeps nothing else alive.
+    fn is_held(&self) -> bool {
+        false
+    }
+
     /// Makes a new node.
     ///
     /// # Errors

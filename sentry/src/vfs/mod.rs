@@ -41,7 +41,7 @@ pub use anonymous::{AnonymousInode, AnonymousKind};
 pub use attachments::{Attachments, Slot};
 pub use context::FsContext;
 pub use dentry::{Dentry, Location, MayAsk, Reachable};
-pub use dentry_cache::{DENTRIES_KEPT, DentryCache, MISSING_KEPT};
+pub use dentry_cache::{DENTRIES_KEPT, DentryCache, HELD_KEPT, MISSING_KEPT};
 pub use descriptors::{FD_LIMIT_MAX, FdFlags, FdTable};
 pub use devices::{DeviceClass, DeviceDriver, DeviceTable, FifoHook, FifoOpener, OpenedFifo, PartnerCame};
 pub use file::{

@@ -471,7 +471,7 @@ fn a_missing_name_is_found_once_it_is_made() {
 
 #[test]
 fn the_cache_keeps_few_dentries_and_no_removed_inode() {
-    let cache = DentryCache::with_capacity(2, 2);
+    let cache = DentryCache::with_capacities([2, 2], 2);
     let root = Dentry::new_root(tmpfs().root());
     let node = NewNode { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 };
     let names = [&b"a"[..], b"b", b"c"];
@@ -492,7 +492,7 @@ fn the_cache_keeps_few_dentries_and_no_removed_inode() {
 
 #[test]
 fn few_missing_names_are_remembered_and_none_wrongly() {
-    let cache = DentryCache::with_capacity(2, 2);
+    let cache = DentryCache::with_capacities([2, 2], 2);
     let root = Dentry::new_root(tmpfs().root());
     let known = |name: &[u8]| root.lookup(name, &cache, MayAsk::No).err();
     for name in [&b"a"[..], b"b", b"c"] {
@@ -509,7 +509,7 @@ fn few_missing_names_are_remembered_and_none_wrongly() {
 fn trees_deeper_than_the_stack_are_dropped() {
     let task = task();
     let inode = Arc::clone(follow(&task, "/").unwrap().inode());
-    let cache = DentryCache::with_capacity(1, 1);
+    let cache = DentryCache::with_capacities([1, 1], 1);
     let mut deepest = Dentry::new_root(Arc::clone(&inode));
     for _ in 0..200_000 {
         deepest = deepest.bind(b"d", Arc::clone(&inode), &cache);

@@ -322,6 +322,10 @@ impl Inode for Node {
         self.instance.file_system(self)
     }
 
+    fn is_held(&self) -> bool {
+        self.charged.load(Ordering::Acquire)
+    }
+
     fn kind(&self) -> FileKind {
         self.kind
     }

@@ -318,6 +318,10 @@ impl Inode for Node {
         self.instance.file_system()
     }
 
+    fn is_held(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> FileKind {
         self.kind
     }
