@@ -84,7 +84,9 @@ impl DentryCache {
         let which = usize::from(dentry.inode().is_held());
         let evicted = {
             let mut rings = self.rings.lock();
-            let (Some(ring), Some(capacity)) = (rings.get_mut(which), self.capacities.get(which)) else { return };
+            let (Some(ring), Some(capacity)) = (rings.get_mut(which), self.capacities.get(which)) else {
+                return;
+            };
             if dentry.slot.load(Ordering::Relaxed) != NO_SLOT {
                 return;
             }
