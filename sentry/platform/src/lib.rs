@@ -293,6 +293,13 @@ pub trait Context: Send {
         false
     }
 
+    /// Puts a file where there is room for its descriptor, and says where, for a [`Substitute::MapFile`] that has to be the next
+    /// resume. Only while nobody shares the process's memory.
+    fn lend_anywhere(&mut self, file: BorrowedFd<'_>) -> Option<u64> {
+        let _ = file;
+        None
+    }
+
     /// Whether [`Resume::Substitute`] is possible now.
     fn may_substitute(&self) -> bool {
         false
@@ -413,19 +420,10 @@ pub enum MemoryOperation<'a> {
 pub enum Substitute {
     /// [`MemoryOperation::MapAnonymous`]
     MapAnonymous { address: u64, length: u64, protection: Protection, reserve: bool },
+    /// [`MemoryOperation::MapFile`], private, of a file that [`Context::lend_anywhere`] has put there for this call.
+    MapFile { address: u64, length: u64, protection: Protection, descriptor: u64, offset: u64 },
     /// [`MemoryOperation::Unmap`]
     Unmap { address: u64, length: u64 },
-}
-
-impl From<Substitute> for MemoryOperation<'static> {
-    fn from(substitute: Substitute) -> Self {
-        match substitute {
-            Substitute::MapAnonymous { address, length, protection, reserve } => {
-                Self::MapAnonymous { address, length, protection, reserve }
-            }
-            Substitute::Unmap { address, length } => Self::Unmap { address, length },
-        }
-    }
 }
 
 /// Whether stores reach the file.

@@ -236,6 +236,11 @@ impl Task {
         let _gate = memory.gate.enter().await;
         let region = memory.plan_map(request, &self.group.limits)?;
         self.change_memory(&[map_operation(&region)]).await?;
+        if let Backing::File { source, .. } = &region.backing
+            && !region.flags.contains(RegionFlags::SHARED)
+        {
+            source.note_mapped(region.protection);
+        }
         let start = region.start;
         memory.enter_region(region);
         Ok(start)

@@ -1,19 +1,23 @@
 //! Host descriptors that the sentry owns: memory files it made itself, and files the gofer opened for it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use abi::errno::{EINVAL, Errno, SysResult};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use platform::Protection;
 
 /// An open host file. Everything here is a plain host call on the descriptor; none follows a path.
 pub struct HostFile {
     descriptor: OwnedFd,
+    /// How the host has mapped it privately before, by [`way`].
+    mapped: AtomicU8,
 }
 
 impl HostFile {
     /// Takes over a descriptor.
     pub const fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor }
+        Self { descriptor, mapped: AtomicU8::new(0) }
     }
 
     /// A new memory file, empty.
@@ -40,6 +44,16 @@ impl HostFile {
         nix::sys::uio::pwrite(&self.descriptor, bytes, signed(offset)?).map_err(errno)
     }
 
+    /// The host has mapped it privately with this protection.
+    pub fn note_mapped(&self, protection: Protection) {
+        self.mapped.fetch_or(way(protection), Ordering::Relaxed);
+    }
+
+    /// Whether the host is known to map it privately with this protection: what is left to go wrong is a want of memory.
+    pub fn is_known_to_map(&self, protection: Protection) -> bool {
+        self.mapped.load(Ordering::Relaxed) & way(protection) != 0
+    }
+
     /// Sets the size.
     ///
     /// # Errors
@@ -47,6 +61,11 @@ impl HostFile {
     pub fn set_size(&self, size: u64) -> SysResult<()> {
         nix::unistd::ftruncate(&self.descriptor, signed(size)?).map_err(errno)
     }
+}
+
+/// One bit for each protection.
+fn way(protection: Protection) -> u8 {
+    1 << (u8::from(protection.read) | u8::from(protection.write) << 1 | u8::from(protection.execute) << 2)
 }
 
 impl AsFd for HostFile {

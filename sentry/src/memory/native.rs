@@ -26,18 +26,24 @@ use crate::task::Task;
 const SUBSTITUTE_MAX: u64 = 1 << 30;
 
 impl Task {
-    /// `mmap` of private zero-filled memory, for the host to carry out in the call's place. `None`: not possible.
+    /// `mmap` of private zero-filled memory, for the host to carry out in the call's place; or, in a process that nobody shares memory
+    /// with, of a file that it has mapped in this way before. `None`: not possible.
     ///
     /// Should the host refuse, the call fails, and the map names a region that is not there; large ones, which it may well
     /// refuse, go the other way.
     pub fn map_natively(&self, request: &MapRequest) -> Option<SysResult<(u64, Substitute)>> {
-        let plain = matches!(request.source, MapSource::Anonymous)
-            && !request.flags.contains(RegionFlags::LOCKED)
-            && request.length <= SUBSTITUTE_MAX;
+        let memory = self.memory();
+        let plain = match &request.source {
+            MapSource::Anonymous => true,
+            MapSource::File { source, shared: false, .. } => {
+                memory.users() == 1 && source.is_known_to_map(request.protection)
+            }
+            _ => false,
+        };
+        let plain = plain && !request.flags.contains(RegionFlags::LOCKED) && request.length <= SUBSTITUTE_MAX;
         if !plain || !self.may_substitute() {
             return None;
         }
-        let memory = self.memory();
         let _gate = memory.gate.try_enter()?;
         let region = match memory.plan_map(request, &self.group.limits) {
             Ok(region) => region,
@@ -46,11 +52,16 @@ impl Task {
         if !memory.is_free(region.start, region.end) {
             return None;
         }
-        let operation = Substitute::MapAnonymous {
-            address: region.start,
-            length: region.length(),
-            protection: region.protection,
-            reserve: !region.flags.contains(RegionFlags::NORESERVE),
+        let (address, length, protection) = (region.start, region.length(), region.protection);
+        let operation = match &region.backing {
+            Backing::File { source, offset, .. } => {
+                let descriptor = self.with_context(|context| context.lend_anywhere(source.as_fd()))??;
+                Substitute::MapFile { address, length, protection, descriptor, offset: *offset }
+            }
+            _ => {
+                let reserve = !region.flags.contains(RegionFlags::NORESERVE);
+                Substitute::MapAnonymous { address, length, protection, reserve }
+            }
         };
         let start = region.start;
         memory.enter_region(region);

@@ -16,7 +16,7 @@ use super::deep;
 use super::dispatch::After;
 use super::frame::Frame;
 use super::job::MemoryJob;
-use super::memory::{Memory, command_for, is_exit, is_native_allowed};
+use super::memory::{Memory, is_exit, is_native_allowed, substitute_command};
 use super::outbox::Answer;
 use super::rewrite::Rewriting;
 use super::slots::{NewChunk, Slot, Space};
@@ -24,12 +24,12 @@ use super::spawn::clone_flags;
 use super::thread::{Begin, Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
 use crate::stub::{SLOT_FACTS, SLOT_FD};
 use crate::{
-    Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, PatchSite, Registers, Resume, Spawn,
-    SpawnError, SpawnHere, SpawnKind, Trap, UserMemory,
+    Architecture, Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, PatchSite, Registers,
+    Resume, Spawn, SpawnError, SpawnHere, SpawnKind, SyscallRequest, Trap, UserMemory,
 };
 
 /// Most descriptors that are lent to a process at a time.
-const MOST_LENT: usize = 4;
+pub(super) const MOST_LENT: usize = 4;
 
 /// Bit of a fact in a slot: it may be reported.
 const FACT_VALID: u64 = 1 << 63;
@@ -50,7 +50,7 @@ pub struct SeccompContext {
     /// The descriptor that was lent for the trapped call.
     lent: Option<u64>,
     /// Descriptors that were lent, and are to be closed when the thread executes commands next.
-    to_close: Vec<u64>,
+    pub(super) to_close: Vec<u64>,
     /// Patched code is being changed.
     pub(super) rewriting: Option<Rewriting>,
     /// A [`Context::poll_patch`] under way.
@@ -97,6 +97,17 @@ impl SeccompContext {
     fn rings(&self, state: &State) -> bool {
         let labels = &self.core.labels;
         matches!(state.stand, Stand::Syscall { request, .. } if [labels.ring_ip, labels.plain_ip].contains(&request.ip))
+    }
+
+    /// Whether the thread is held in a call that it has made itself, in the usual way.
+    fn is_own(&self, state: &State) -> bool {
+        let usual = |request: &SyscallRequest| {
+            // A site that is hot is to be patched, for which the thread has to be captured anyway.
+            request.architecture == Architecture::X86_64
+                && request.ip < self.core.geometry.code
+                && !request.hot
+        };
+        self.captured.is_none() && matches!(&state.stand, Stand::Syscall { request, .. } if usual(request))
     }
 
     fn after(&self, after: After) {
@@ -368,9 +379,10 @@ impl Context for SeccompContext {
                 self.resume_native(&mut state, id, request)
             }
             (Resume::Substitute { operation, result }, Stand::Syscall { .. }) => {
-                match command_for(&operation.into(), 0, &self.core.layout) {
-                    Ok(command) if self.rings(&state) => {
-                        self.core.substitute(&thread, &mut state, command, result)
+                match substitute_command(&operation, self.lent.take(), &self.core.layout) {
+                    Ok(command) if self.rings(&state) || self.is_own(&state) => {
+                        let rings = self.rings(&state);
+                        self.core.substitute(&thread, &mut state, command, result, rings)
                     }
                     _ => self.core.condemn(&thread, &mut state),
                 }
@@ -587,7 +599,21 @@ impl Context for SeccompContext {
     }
 
     fn may_substitute(&self) -> bool {
-        self.rings(&self.thread.state.lock())
+        let state = self.thread.state.lock();
+        self.rings(&state) || self.is_own(&state)
+    }
+
+    fn lend_anywhere(&mut self, file: BorrowedFd<'_>) -> Option<u64> {
+        let Stand::Syscall { id, .. } = self.thread.state.lock().stand else { return None };
+        // In the place of one that is needed no more.
+        let place = self.to_close.last().copied();
+        let number =
+            self.core.listener.install(id, file, place.and_then(|at| u32::try_from(at).ok())).ok()?;
+        if place.is_none() {
+            self.to_close.push(number);
+        }
+        self.lent = Some(number);
+        Some(number)
     }
 
     fn set_facts(&mut self, facts: Option<&Facts>) {
@@ -612,7 +638,7 @@ impl Context for SeccompContext {
     }
 
     fn kill(&mut self) {
-        self.thread.process.kill();
+        self.core.kill_aside(&self.thread.process);
         let after = self.core.dead(&mut self.thread.state.lock());
         self.after(after);
     }

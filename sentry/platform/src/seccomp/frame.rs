@@ -7,7 +7,7 @@
 //! Key types: [`Frame`] (where it is, validated once), [`FpTemplate`] (what a genuine XSAVE area looks like here).
 
 use super::slots::Slot;
-use crate::stub::SLOT_STACK;
+use crate::stub::{FRAME_RAX, SLOT_STACK};
 use crate::{Fault, Registers};
 
 const UC_FLAGS: usize = 8;
@@ -16,6 +16,7 @@ const SS_SP: usize = 24;
 const SS_FLAGS: usize = 32;
 const SS_SIZE: usize = 40;
 const GREGS: usize = 48;
+const _: () = assert!(FRAME_RAX == GREGS + 13 * 8);
 const CS_GS_FS_SS: usize = GREGS + 18 * 8;
 const ERR: usize = GREGS + 19 * 8;
 const TRAPNO: usize = GREGS + 20 * 8;

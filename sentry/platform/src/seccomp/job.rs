@@ -4,15 +4,16 @@
 //! Key type: [`MemoryJob`]. Neighbours: `context` starts and polls it, `dispatch` sees the commands through.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 use std::task::{Context as WakeContext, Poll, ready};
 
 use abi::errno::{self, Errno};
 
-use super::context::SeccompContext;
+use super::context::{MOST_LENT, SeccompContext};
 use super::memory::command_for;
 use super::thread::{Outcome, call_error};
 use crate::stub::MAX_COMMANDS;
-use crate::{Died, MemoryError, MemoryOperation};
+use crate::{Died, MemoryError, MemoryOperation, Sharing};
 
 /// A [`Context::poll_memory`] under way.
 #[derive(Default)]
@@ -21,8 +22,10 @@ pub struct MemoryJob {
     done: usize,
     /// Operations in the current batch.
     batch: usize,
-    /// Descriptors installed in the stub: the sentry's number, and the stub's.
+    /// Descriptors installed in the stub for this job: the sentry's number, and the stub's.
     installed: Vec<(i32, u64)>,
+    /// Descriptors in the stub that are needed no more.
+    spare: Vec<u64>,
     error: Option<MemoryError>,
 }
 
@@ -32,9 +35,13 @@ impl MemoryJob {
         self.installed.iter().find(|(source, _)| *source == file.as_raw_fd()).map(|(_, number)| *number)
     }
 
-    /// One that begins with descriptors to be closed at its end.
+    /// One that begins with descriptors that are to be used again, or closed at its end.
     pub fn closing(to_close: &mut Vec<u64>) -> Self {
-        Self { installed: to_close.drain(..).map(|number| (-1, number)).collect(), ..Self::default() }
+        Self { spare: std::mem::take(to_close), ..Self::default() }
+    }
+
+    fn descriptors(&self) -> usize {
+        self.installed.len() + self.spare.len()
     }
 }
 
@@ -55,7 +62,7 @@ impl SeccompContext {
                 _ => None,
             };
             let is_new = file.is_some_and(|file| job.number_of(file).is_none());
-            if commands.len() + job.installed.len() + 1 + usize::from(is_new) > MAX_COMMANDS {
+            if commands.len() + job.descriptors() + 1 + usize::from(is_new) > MAX_COMMANDS {
                 break;
             }
             match self.prepare(job, operation, file)? {
@@ -69,8 +76,24 @@ impl SeccompContext {
             }
             job.batch += 1;
         }
-        commands.extend(job.installed.iter().map(|(_, fd)| [libc::SYS_close as u64, *fd, 0, 0, 0, 0, 0]));
+        if job.done + job.batch < operations.len() || job.error.is_some() || !self.may_keep(job, operations) {
+            let installed = std::mem::take(&mut job.installed);
+            job.spare.extend(installed.into_iter().map(|(_, number)| number));
+        }
+        commands
+            .extend(job.spare.iter().map(|number| [libc::SYS_close.cast_unsigned(), *number, 0, 0, 0, 0, 0]));
         Ok(commands)
+    }
+
+    /// Whether what a job has installed may stay until commands are executed next, when it is used again or closed: closing costs as
+    /// much as mapping. A process with several threads would lose sight of it.
+    fn may_keep(&self, job: &MemoryJob, operations: &[MemoryOperation<'_>]) -> bool {
+        let is_private = |operation: &MemoryOperation<'_>| {
+            !matches!(operation, MemoryOperation::MapFile { sharing: Sharing::Shared, .. })
+        };
+        job.installed.len() <= MOST_LENT
+            && self.thread.process.contexts.load(Ordering::Relaxed) == 1
+            && operations.iter().all(is_private)
     }
 
     fn prepare(
@@ -84,8 +107,12 @@ impl SeccompContext {
         }
         let mut fd = file.and_then(|file| job.number_of(file)).unwrap_or_default();
         if let Some(file) = file.filter(|file| job.number_of(*file).is_none()) {
-            match self.core.listener.install(self.held_id()?, file, None) {
+            let place = job.spare.last().and_then(|number| u32::try_from(*number).ok());
+            match self.core.listener.install(self.held_id()?, file, place) {
                 Ok(number) => {
+                    if place.is_some() {
+                        job.spare.pop();
+                    }
                     job.installed.push((file.as_raw_fd(), number));
                     fd = number;
                 }
@@ -107,8 +134,8 @@ impl SeccompContext {
         job.done += succeeded;
         // A close that failed is not tried again: the descriptor is gone all the same.
         let failed_close = usize::from(outcome.done >= job.batch && call_error(outcome.result).is_some());
-        let closed = (outcome.done - succeeded + failed_close).min(job.installed.len());
-        job.installed.drain(..closed);
+        let closed = (outcome.done - succeeded + failed_close).min(job.spare.len());
+        job.spare.drain(..closed);
         job.batch = 0;
     }
 
@@ -129,6 +156,7 @@ impl SeccompContext {
                 return Poll::Ready(Err(MemoryError::Died));
             };
             if commands.is_empty() {
+                self.to_close.extend(job.installed.drain(..).map(|(_, number)| number));
                 return Poll::Ready(job.error.take().map_or(Ok(()), Err));
             }
             if self.start_commands(wake, commands).is_err() {

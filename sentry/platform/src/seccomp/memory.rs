@@ -9,7 +9,9 @@ use abi::errno::{self, Errno};
 
 use super::notification::last_error;
 use super::thread::Thread;
-use crate::{Architecture, Layout, MemoryOperation, Protection, Sharing, SyscallRequest, UserMemory};
+use crate::{
+    Architecture, Layout, MemoryOperation, Protection, Sharing, Substitute, SyscallRequest, UserMemory,
+};
 
 /// The memory a thread sees.
 #[derive(Debug)]
@@ -167,6 +169,35 @@ pub fn command_for(operation: &MemoryOperation<'_>, fd: u64, layout: &Layout) ->
         MemoryOperation::SetFsBase(base) => call(libc::SYS_arch_prctl, [ARCH_SET_FS, base, 0, 0, 0, 0]),
         MemoryOperation::SetGsBase(base) => call(libc::SYS_arch_prctl, [ARCH_SET_GS, base, 0, 0, 0, 0]),
     })
+}
+
+/// The command that is executed in a call's place. `lent`: the descriptor that was installed for it.
+///
+/// # Errors
+/// `EINVAL` for what would touch reserved addresses, `EBADF` for another descriptor.
+pub fn substitute_command(
+    substitute: &Substitute,
+    lent: Option<u64>,
+    layout: &Layout,
+) -> Result<[u64; 7], Errno> {
+    match *substitute {
+        Substitute::MapAnonymous { address, length, protection, reserve } => {
+            let operation = MemoryOperation::MapAnonymous { address, length, protection, reserve };
+            command_for(&operation, 0, layout)
+        }
+        Substitute::MapFile { address, length, protection, descriptor, offset } => {
+            check_range(address, length, layout)?;
+            if lent != Some(descriptor) {
+                return Err(errno::EBADF);
+            }
+            let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_FIXED).cast_unsigned());
+            let protection = protection_bits(protection);
+            Ok([libc::SYS_mmap.cast_unsigned(), address, length, protection, flags, descriptor, offset])
+        }
+        Substitute::Unmap { address, length } => {
+            command_for(&MemoryOperation::Unmap { address, length }, 0, layout)
+        }
+    }
 }
 
 const ARCH_SET_GS: u64 = 0x1001;

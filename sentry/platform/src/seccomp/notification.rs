@@ -2,6 +2,7 @@
 //!
 //! Key types: [`Listener`], [`Notification`]. Nothing here knows threads or slots.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 
@@ -69,6 +70,27 @@ const FLAG_CONTINUE: u32 = 1;
 const ADDFD_FLAG_SETFD: u32 = 1;
 const FD_SYNC_WAKE_UP: u64 = 1;
 
+/// What a thread of the sentry has received and answered.
+#[derive(Clone, Copy, Default)]
+struct Dealings {
+    /// Id and thread of the notification that it has received last.
+    received: (u64, u32),
+    /// Whose notification it has answered last, if that was the one received last; 0 if not.
+    answered: u32,
+    /// What [`follows_an_answer`] says.
+    follows: bool,
+}
+
+thread_local! {
+    static DEALINGS: Cell<Dealings> = Cell::default();
+}
+
+/// Whether the call received last is that of the thread answered before. The host often lets an answered thread run at once, in the place
+/// of who has answered it: its next call is there already when somebody looks for it, though it has not had to wait for anybody.
+pub fn follows_an_answer() -> bool {
+    DEALINGS.get().follows
+}
+
 /// The sandbox's only notification descriptor.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
@@ -107,7 +129,12 @@ impl Listener {
                 interruptible.as_ptr(),
             )
         };
-        if result < 0 { Err(Errno::from_raw((-result) as i32)) } else { Ok(notification) }
+        if result < 0 {
+            return Err(Errno::from_raw((-result) as i32));
+        }
+        let follows = DEALINGS.get().answered == notification.tid;
+        DEALINGS.set(Dealings { received: (notification.id, notification.tid), answered: 0, follows });
+        Ok(notification)
     }
 
     /// Lets the call return `value` in `rax`.
@@ -129,6 +156,9 @@ impl Listener {
     fn send(&self, response: &mut Response) -> Result<(), Errno> {
         // SAFETY: the structure has the kernel's layout and outlives the call.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SEND, &raw mut *response) };
+        let dealings = DEALINGS.get();
+        let (id, tid) = dealings.received;
+        DEALINGS.set(Dealings { answered: if id == response.id { tid } else { 0 }, ..dealings });
         if result < 0 { Err(last_error()) } else { Ok(()) }
     }
 

@@ -19,6 +19,8 @@ use super::thread::Thread;
 pub enum Answer {
     /// The notification with this id is answered with this result.
     Value(u64, u64),
+    /// As `Value`, with the interrupt signal pending: its handler runs before the application goes on.
+    Signalled(u64, u64),
     /// The host is to carry out the call of the notification with this id.
     Proceed(u64),
     /// It is woken where it waits for its slot, which has the answer.
@@ -58,6 +60,10 @@ impl Core {
         }) {
             let result = match kept.answer {
                 Answer::Value(id, value) => self.listener.answer(id, value),
+                Answer::Signalled(id, value) => {
+                    kept.thread.process.signal(kept.thread.tid);
+                    self.listener.answer(id, value)
+                }
                 Answer::Proceed(id) => self.listener.proceed(id),
                 Answer::Wake => {
                     kept.thread.slot.wake();

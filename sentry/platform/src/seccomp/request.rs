@@ -120,13 +120,17 @@ impl Core {
         }
     }
 
-    /// Has a thread that rang make another call in the place of its own, and return `result` if that succeeds.
+    /// Has a held thread make another call in the place of its own, and return `result` if that succeeds. One that rang does so
+    /// in the stub. Any other is sent the interrupt signal, whose handler does it and goes back; `result` stands in its frame already, for
+    /// that is what the call is answered with. An earlier interrupt may make the two one, or bring a thread that rang into the handler,
+    /// which does the same there: it was to interrupt a thread that has trapped since.
     pub fn substitute(
         &self,
         thread: &Arc<Thread>,
         state: &mut State,
         command: [u64; 7],
         result: u64,
+        rings: bool,
     ) -> After {
         let Stand::Syscall { id, request } = state.stand else { return self.condemn(thread, state) };
         let slot = &thread.slot;
@@ -135,7 +139,8 @@ impl Core {
         slot.set_word(SLOT_RESULT, result);
         slot.set_state(STATE_SUBSTITUTE);
         self.set_stand(state, Stand::Substituting(command));
-        self.keep_answer(thread, Answer::Value(id, 0));
+        let answer = if rings { Answer::Value(id, result) } else { Answer::Signalled(id, result) };
+        self.keep_answer(thread, answer);
         After::Nothing
     }
 
@@ -147,7 +152,7 @@ impl Core {
         call: &Notification,
         command: &[u64; 7],
     ) -> After {
-        let expected = call.ip == self.labels.substitute_ip
+        let expected = [self.labels.substitute_ip, self.labels.instead_ip].contains(&call.ip)
             && call.architecture == AUDIT_ARCH_X86_64
             && u64::from(call.number.cast_unsigned()) == command[0]
             && call.arguments == command[1..];
@@ -159,6 +164,8 @@ impl Core {
             return self.condemn(thread, state);
         }
         thread.slot.set_state(state.idle_word());
+        // Should the context be gone, the thread is to end.
+        state.interrupted |= state.orphan;
         thread.pass_interrupt(state);
         self.set_stand(state, Stand::Running);
         state.heat.resumed();

@@ -68,7 +68,7 @@ pub static HOST_RULES: &[HostRule] = &[
     HostRule {
         call: libc::SYS_sched_setaffinity,
         arguments: &[],
-        why: "keep the spinner away from the thread it looks at",
+        why: "keep the spinner away from the thread it looks at; have stubs end on another processor",
     },
     HostRule {
         call: libc::SYS_futex,

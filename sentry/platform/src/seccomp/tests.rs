@@ -140,6 +140,7 @@ macro_rules! programs {
 
 mod children;
 mod deep;
+mod substitutes;
 
 programs! {
     getpid_forever: "2: mov eax, 39" "syscall" "jmp 2b";

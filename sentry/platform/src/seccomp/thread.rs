@@ -51,8 +51,14 @@ impl Process {
 
     /// Kills all its threads.
     pub fn kill(&self) {
+        self.kill_with(|_| ());
+    }
+
+    /// Kills all its threads, after something was done with them.
+    pub fn kill_with(&self, first: impl FnOnce(&[i32])) {
         let life = self.life.lock();
         if !life.over {
+            first(&life.threads);
             // SAFETY: no memory is involved. The pid is still its own: it is not reaped before `over` is set.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
         }

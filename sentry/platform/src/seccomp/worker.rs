@@ -22,7 +22,7 @@ use std::time::Duration;
 use abi::errno::Errno;
 use parking_lot::Mutex;
 
-use super::notification::last_error;
+use super::notification::{follows_an_answer, last_error};
 use super::spinner::ticks;
 
 const BUSY: u32 = 0;
@@ -30,7 +30,7 @@ pub(super) const WAITING: u32 = 1;
 const KICKED: u32 = 2;
 const PARKED: u32 = 3;
 /// How many notifications in a row must not have had to queue before a worker too many parks.
-const SURPLUS: u32 = 64;
+const SURPLUS: u32 = 8;
 /// Processor ticks, one to two microseconds: who gets a notification sooner found it waiting.
 const AT_ONCE: u64 = 4_000;
 /// How often the monitor looks.
@@ -151,7 +151,7 @@ impl Workers {
             } else {
                 let begun = ticks();
                 let result = wait(&worker.word);
-                self.received(ticks().wrapping_sub(begun) < AT_ONCE);
+                self.received(ticks().wrapping_sub(begun) < AT_ONCE && !follows_an_answer());
                 Some(result)
             };
             worker.word.store(BUSY, Ordering::SeqCst);

@@ -6,7 +6,7 @@
     .globl runsc_stub_chunk_size, runsc_stub_end, runsc_stub_data, runsc_stub_gs, runsc_stub_calls
     .globl runsc_stub_enter, runsc_stub_fact, runsc_stub_plain_ip, runsc_stub_saved, runsc_stub_copy_in
     .globl runsc_stub_copied_in, runsc_stub_copy_string, runsc_stub_copied_string, runsc_stub_probe
-    .globl runsc_stub_substitute_ip, runsc_stub_substituted, runsc_stub_plain, runsc_stub_plain_end, runsc_stub_no_input, runsc_stub_no_output, runsc_stub_answered
+    .globl runsc_stub_substitute_ip, runsc_stub_substituted, runsc_stub_instead_ip, runsc_stub_plain, runsc_stub_plain_end, runsc_stub_no_input, runsc_stub_no_output, runsc_stub_answered
     .globl runsc_stub_probed, runsc_stub_asked, runsc_stub_took_back, runsc_stub_park_ip, runsc_stub_ring
     .globl runsc_stub_deep, runsc_stub_sink, runsc_stub_deep_ip, runsc_stub_woken, runsc_stub_rung
     .globl runsc_stub_ring_ip, runsc_stub_copy_out, runsc_stub_copied_out, runsc_stub_entered
@@ -31,6 +31,8 @@ runsc_stub_handler:
     mov ebp, edi
     mov r12, rsp
     and r12, qword ptr [rip + runsc_stub_slot_mask]
+    cmp dword ptr [r12 + {state}], {substitute}
+    je 55f
     xor r14d, r14d
     xor r15d, r15d
 10: # "I stand still": frame, last result, signal, commands done.
@@ -127,6 +129,21 @@ runsc_stub_restorer:
     syscall
 runsc_stub_return_ip:
     ud2
+55: # In the place of the call that the thread came from another one is made. What is returned stands in the frame; should the call fail,
+    # its error is.
+    mov rax, [r12 + {commands}]
+    mov rdi, [r12 + {commands} + 8]
+    mov rsi, [r12 + {commands} + 16]
+    mov rdx, [r12 + {commands} + 24]
+    mov r10, [r12 + {commands} + 32]
+    mov r8, [r12 + {commands} + 40]
+    mov r9, [r12 + {commands} + 48]
+    syscall
+runsc_stub_instead_ip:
+    cmp rax, -4095
+    jb 50b
+    mov [rsp + {frame_rax}], rax
+    jmp 50b
 60: # Nobody answers, or set-up failed. All signals are masked, so this is the end.
     mov [r12 + {failure}], r14
     mov [r12 + {failure} + 8], r15

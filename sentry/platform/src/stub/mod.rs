@@ -52,7 +52,8 @@ pub const STATE_TAKEN: u32 = 3;
 pub const STATE_PARK: u32 = 4;
 /// The thread is about to make, or has made, [`CALL_PARK`].
 pub const STATE_PARKING: u32 = 5;
-/// The call that was rung for is to be replaced by the first command of the slot.
+/// The call is to be replaced by the first command of the slot: by the stub, if it was rung for, else by the handler of the signal that
+/// comes with the answer.
 pub const STATE_SUBSTITUTE: u32 = 7;
 /// The thread sleeps until the word is something else: the call is answered then.
 pub const STATE_DEEP: u32 = 6;
@@ -101,6 +102,9 @@ pub const SLOT_STACK: usize = 1280;
 /// Descriptor of the slots' memory in every stub.
 pub const SLOT_FD: i32 = 100;
 
+/// Where rax stands in a signal frame (see `frame.rs`).
+pub const FRAME_RAX: usize = 48 + 13 * 8;
+
 const _: () = assert!(SLOT_STATE == 0, "the stub waits for the slot's first word");
 const _: () = assert!(SLOT_COMMANDS + MAX_COMMANDS * COMMAND_SIZE <= SLOT_STACK);
 
@@ -135,6 +139,7 @@ global_asm!(
     park = const STATE_PARK,
     parking = const STATE_PARKING,
     substitute = const STATE_SUBSTITUTE,
+    frame_rax = const FRAME_RAX,
     spawned = const CALL_SPAWNED,
     alternate = const SLOT_ALTERNATE,
     patience = const PATIENCE,
@@ -182,6 +187,7 @@ unsafe extern "C" {
     static runsc_stub_answered: u8;
     static runsc_stub_substitute_ip: u8;
     static runsc_stub_substituted: u8;
+    static runsc_stub_instead_ip: u8;
     static runsc_stub_rung: u8;
     static runsc_stub_deep: u8;
     static runsc_stub_sink: u8;
@@ -235,6 +241,7 @@ pub struct Labels {
     pub answered: u64,
     pub substitute_ip: u64,
     pub substituted: u64,
+    pub instead_ip: u64,
     pub rung: u64,
     pub deep: u64,
     pub sink: u64,
@@ -345,6 +352,7 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         answered: at(&raw const runsc_stub_answered),
         substitute_ip: at(&raw const runsc_stub_substitute_ip),
         substituted: at(&raw const runsc_stub_substituted),
+        instead_ip: at(&raw const runsc_stub_instead_ip),
         rung: at(&raw const runsc_stub_rung),
         deep: at(&raw const runsc_stub_deep),
         sink: at(&raw const runsc_stub_sink),

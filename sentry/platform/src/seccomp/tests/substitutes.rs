@@ -1,0 +1,94 @@
+//! Calls of memory that the host makes in the place of others, from sites that are not patched.
+
+use std::os::fd::AsFd;
+
+use nix::sys::uio::pwrite;
+
+use super::*;
+use crate::stub::SLOT_FD;
+
+/// A call from a site that is not patched is replaced: what was asked for is made, and the call returns what was said, or the host's
+/// error; an interrupt that comes meanwhile is not lost, and nothing but rax has changed.
+#[test]
+fn another_call_is_made_in_the_place_of_a_plain_one() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let mut context = program(platform, one_call()).await;
+        let registers = context.registers().expect("captured");
+        (registers.rbx, registers.rdi, registers.rsi, registers.rdx) = (9, 1, 2, 3);
+        (registers.r10, registers.r8, registers.r9, registers.r12) = (4, 5, 6, 7);
+        assert_eq!(syscall(&mut context, Resume::Registers).await.number, 9);
+        assert!(context.may_substitute());
+        let map = |address| Substitute::MapAnonymous {
+            address,
+            length: 0x1000,
+            protection: READ_WRITE,
+            reserve: true,
+        };
+        let how = Resume::Substitute { operation: map(0x5000_0000), result: 0x1234 };
+        assert_eq!(syscall(&mut context, how).await.arguments, [0x1234, 2, 3, 4, 5, 6]);
+        assert_eq!(context.memory().write(0x5000_0ff8, &[1; 16]), Ok(8));
+        // Interrupted before the call is made: it is made, and the interrupt comes behind it.
+        context.interrupter().interrupt();
+        let how = Resume::Substitute { operation: map(0x5000_1000), result: 0x77 };
+        assert!(matches!(run(&mut context, how).await, Trap::Interrupted));
+        assert_eq!(context.memory().write(0x5000_0ff8, &[1; 16]), Ok(16));
+        let registers = *context.registers().expect("captured");
+        assert_eq!((registers.rax, registers.rdx, registers.r12), (0x77, 3, 7));
+        assert!(!context.may_substitute(), "it is captured");
+        // What the host refuses fails with its error.
+        assert_eq!(syscall(&mut context, Resume::Registers).await.number, 1000);
+        context.interrupter().interrupt();
+        let unmap = Substitute::Unmap { address: 0x5000_0001, length: 0x1000 };
+        assert!(matches!(
+            run(&mut context, Resume::Substitute { operation: unmap, result: 5 }).await,
+            Trap::Interrupted
+        ));
+        let refused = abi::errno::EINVAL.to_return_value();
+        assert_eq!(context.registers().expect("captured").rax, refused);
+        assert_eq!(syscall(&mut context, Resume::Registers).await.number, 1000);
+    });
+}
+
+#[test]
+fn a_file_is_mapped_in_the_place_of_a_plain_call_and_only_the_one_that_was_lent() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let (one, other) = (memfd(c"one", 0x1000).expect("memfd"), memfd(c"other", 0x1000).expect("memfd"));
+        for (file, byte) in [(&one, [1u8]), (&other, [2])] {
+            assert_eq!(pwrite(file, &byte, 0), Ok(1));
+        }
+        let mut context = program(platform, getpid_forever()).await;
+        syscall(&mut context, Resume::Registers).await;
+        for (round, file) in [&one, &other, &one].into_iter().enumerate() {
+            let descriptor = context.lend_anywhere(file.as_fd()).expect("lent");
+            let operation = Substitute::MapFile {
+                address: 0x5000_0000,
+                length: 0x1000,
+                protection: READ_WRITE,
+                descriptor,
+                offset: 0,
+            };
+            syscall(&mut context, Resume::Substitute { operation, result: 0 }).await;
+            let mut byte = [0];
+            assert_eq!(context.memory().read(0x5000_0000, &mut byte), Ok(1));
+            assert_eq!(byte[0], [1, 2, 1][round]);
+        }
+        // One descriptor took the place of the other, and goes when commands are executed.
+        let open = |context: &dyn Context| {
+            std::fs::read_dir(format!("/proc/{}/fd", host_tid(context))).expect("proc").count()
+        };
+        assert_eq!(open(&*context), 2);
+        memory(&mut context, &[anonymous(0x6000_0000, 0x1000)]).await.expect("mapped");
+        assert_eq!(open(&*context), 1);
+        syscall(&mut context, Resume::Registers).await;
+        let operation = Substitute::MapFile {
+            address: 0x5000_0000,
+            length: 0x1000,
+            protection: READ_WRITE,
+            descriptor: SLOT_FD.cast_unsigned().into(),
+            offset: 0,
+        };
+        assert!(matches!(run(&mut context, Resume::Substitute { operation, result: 0 }).await, Trap::Died));
+    });
+}
