@@ -41,6 +41,7 @@ needs=(
     gcc:gcc /usr/include/stdio.h:libc6-dev make:make git:git debootstrap:debootstrap crun:crun runc:runc podman:podman
     ctr:containerd dockerd:docker.io docker:docker.io /bin/busybox:busybox-static tmux:tmux script:bsdutils
     strace:strace ip:iproute2 unshare:util-linux setpriv:util-linux perl:perl conmon:conmon
+    /usr/lib/cni/ptp:containernetworking-plugins /usr/lib/python3/dist-packages/grpc:python3-grpcio
     /usr/lib/podman/netavark:netavark /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 )
 install_packages() {
@@ -99,6 +100,7 @@ if step "build" 1200 cargo build --workspace --all-targets -q; then
         fi
         step "release" 900 tests/release.sh
         step "containerd" 180 cargo test -p runsc -q --test containerd
+        step "kubernetes" 180 cargo test -p runsc -q --test kubernetes
         step "podman" 180 cargo test -p runsc -q --test podman
         step "docker" 240 cargo test -p runsc -q --test docker
     fi

@@ -19,7 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, sethostname, setresgid, setresuid};
 use sentry::spec::SandboxSpec;
 use serde::{Deserialize, Serialize};
 
@@ -200,6 +200,10 @@ fn prepare(data: BootData, gofer: OwnedFd, mut rest: Vec<OwnedFd>) -> Result<San
             <[OwnedFd; 3]>::try_from(rest).map_err(|_| internal("boot: standard descriptors".into()))?;
         (ProcessStdio::Files(files), None)
     };
+    // For containers of the same pod, which are told to join this namespace: they take its name.
+    if let Err(error) = sethostname(&spec.hostname) {
+        tracing::warn!("others that join the container's uts namespace will not find its name: {error}");
+    }
     become_nobody(terminal.as_ref(), drop_groups).map_err(|error| internal(error.to_string()))?;
     let early = prepare_kernel(spec.platform)?;
     // The platform has made the first stub, which the sentry must be able to look into. The sentry itself is nobody's.

@@ -157,15 +157,21 @@ pub fn default_config(arguments: &[&str]) -> Value {
 /// A docker-archive tarball of the busybox root, named `IMAGE`, that containerd, Podman and
 /// Docker import alike.
 pub fn image_tarball(directory: &Path) -> Result<PathBuf, String> {
+    image_tarball_of(directory, IMAGE, &["/bin/sh"])
+}
+
+/// The same with another name and command, below a directory of that image's own.
+pub fn image_tarball_of(directory: &Path, name: &str, command: &[&str]) -> Result<PathBuf, String> {
     let root = directory.join("image-root");
     make_rootfs(&root)?;
+    let command_json = serde_json::to_string(command).map_err(|e| e.to_string())?;
     let script = r#"
         set -e
         cd "$1"
         mkdir archive
         tar --sort=name --numeric-owner -C image-root -cf archive/layer.tar .
         layer=$(sha256sum <archive/layer.tar | cut -d' ' -f1)
-        printf '{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z","config":{"Cmd":["/bin/sh"],"Env":["PATH=/bin"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"2020-01-01T00:00:00Z","created_by":"tests"}]}' "$layer" >archive/config.json
+        printf '{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z","config":{"Cmd":%s,"Env":["PATH=/bin"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"2020-01-01T00:00:00Z","created_by":"tests"}]}' "$3" "$layer" >archive/config.json
         config=$(sha256sum <archive/config.json | cut -d' ' -f1)
         mv archive/config.json archive/$config.json
         mkdir archive/$layer && mv archive/layer.tar archive/$layer/layer.tar
@@ -173,7 +179,7 @@ pub fn image_tarball(directory: &Path) -> Result<PathBuf, String> {
         tar -C archive -cf image.tar manifest.json $config.json $layer
     "#;
     let mut sh = Command::new("sh");
-    sh.args(["-c", script, "image"]).arg(directory).arg(IMAGE);
+    sh.args(["-c", script, "image"]).arg(directory).args([name, &command_json]);
     command::run(&mut sh, Duration::from_secs(60)).ok("building the image")?;
     Ok(directory.join("image.tar"))
 }

@@ -8,8 +8,13 @@
 pub mod mounts;
 pub mod process;
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::gethostname;
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxPersonalityDomain, Spec,
 };
@@ -55,7 +60,7 @@ pub fn plan(globals: &Globals, id: &ContainerId, bundle: PathBuf, spec: &Spec) -
     };
     let sandbox = SandboxSpec {
         platform: globals.platform,
-        hostname: spec.hostname().clone().unwrap_or_default(),
+        hostname: hostname(spec, &linux),
         domainname: spec.domainname().clone().unwrap_or_default(),
         network: network_mode(globals, &namespaces),
         strace: globals.strace_options(),
@@ -128,13 +133,43 @@ pub fn root_tree(globals: &Globals, source: PathBuf, readonly: bool) -> Tree {
     }
 }
 
+/// The name that is configured, otherwise the one that Linux would begin with: that of the namespace to be joined (a pod's), or the
+/// caller's.
+fn hostname(spec: &Spec, linux: &Linux) -> String {
+    if let Some(name) = spec.hostname().clone().filter(|name| !name.is_empty()) {
+        return name;
+    }
+    let mut namespaces = linux.namespaces().iter().flatten();
+    let joined = namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::Uts);
+    let name = match joined.and_then(|namespace| namespace.path().clone()) {
+        None => gethostname().map_err(Failure::from),
+        Some(path) => {
+            let name = hostname_in(path.clone());
+            name.attempt(|| format!("the host name in linux.namespaces {}", path.display()))
+        }
+    };
+    let name = name.inspect_err(|failure| tracing::warn!("the container has no host name: {failure}"));
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A thread of its own looks: a thread that has joined a namespace stays there.
+fn hostname_in(namespace: PathBuf) -> Result<OsString, Failure> {
+    let look = move || -> Result<OsString, Failure> {
+        setns(File::open(namespace)?, CloneFlags::CLONE_NEWUTS)?;
+        Ok(gethostname()?)
+    };
+    thread::spawn(look).join().map_err(|_panic| Failure::new("the thread that looks panicked"))?
+}
+
 fn namespaces(globals: &Globals, linux: &Linux) -> Result<Namespaces, Failure> {
     let mut network = None;
     for namespace in linux.namespaces().iter().flatten() {
         match (namespace.typ(), namespace.path()) {
             (LinuxNamespaceType::Network, Some(path)) => network = Some(NetworkNamespace::Join(path.clone())),
             (LinuxNamespaceType::Network, None) => network = Some(NetworkNamespace::New),
-            (LinuxNamespaceType::Ipc | LinuxNamespaceType::Uts | LinuxNamespaceType::Cgroup, Some(path)) => {
+            // Only its name is taken over, see [`hostname`].
+            (LinuxNamespaceType::Uts, Some(_)) => {}
+            (LinuxNamespaceType::Ipc | LinuxNamespaceType::Cgroup, Some(path)) => {
                 tracing::warn!("linux.namespaces {} is ignored: every sandbox has its own", path.display());
             }
             (typ, Some(path)) => {

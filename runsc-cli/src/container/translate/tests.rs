@@ -299,3 +299,19 @@ fn capabilities_have_linuxs_numbers() {
     }
     assert!(capability_bit("CAP_FROB").is_err());
 }
+
+#[test]
+fn without_a_name_of_its_own_a_container_has_the_namespaces() {
+    let here = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let mut config = minimal();
+    for namespaces in
+        [json!([]), json!([{ "type": "uts" }]), json!([{ "type": "uts", "path": "/proc/self/ns/uts" }])]
+    {
+        config["linux"]["namespaces"] = namespaces;
+        assert_eq!(translate(&config).unwrap().sandbox.hostname, here);
+    }
+    config["linux"]["namespaces"] = json!([{ "type": "uts", "path": "/no/such/namespace" }]);
+    assert_eq!(translate(&config).unwrap().sandbox.hostname, "", "it goes on without, and warns");
+    config["hostname"] = json!("own");
+    assert_eq!(translate(&config).unwrap().sandbox.hostname, "own");
+}
