@@ -32,6 +32,9 @@ fn main() {
                 report.case(&format!("{name}/an_idle_sandbox_uses_no_processor_time"), || idle(&runtime));
                 if platform == Platform::Seccomp {
                     report.case(&format!("{name}/the_spinner_looks_and_gives_way"), || spinner(&runtime));
+                    report.case(&format!("{name}/the_spinner_serves_several_and_gives_way_to_one"), || {
+                        crowd(&runtime)
+                    });
                 }
             }
             Err(why) => report.add("idle/setup", Err(why), ""),
@@ -79,19 +82,76 @@ fn idle(runtime: &Runtime) -> Verdict {
     if spent <= IDLE_MOST { Ok(()) } else { Err(format!("{spent:?} of {WHILE:?} were used")) }
 }
 
-fn spinner(runtime: &Runtime) -> Verdict {
-    let container = Container::running(runtime, "exec dd if=/dev/zero of=/dev/null bs=1")?;
+/// A program that only makes calls.
+const CALLS: &str = "dd if=/dev/zero of=/dev/null bs=1";
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Waits until the spinner looks.
+fn looks(sentry: i32) -> Verdict {
+    if processors() == 1 {
+        return Ok(());
+    }
+    // Other tests may keep the processors busy for a while.
+    eventually("the spinner looks at programs that only make calls", LIMIT, || {
+        let before = used(sentry, Some("spinner"));
+        std::thread::sleep(Duration::from_millis(100));
+        used(sentry, Some("spinner")) - before > Duration::from_millis(10)
+    })
+}
+
+/// How much a thread of the host's may wander, and how it is scheduled.
+fn seat(thread: &Path) -> Option<(String, String)> {
+    let status = std::fs::read_to_string(thread.join("status")).ok()?;
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned();
+    let stat = std::fs::read_to_string(thread.join("stat")).ok()?;
+    // The name may have spaces; the state, which follows it, is field 3, the policy 41.
+    let policy = stat.rsplit(')').next()?.split_whitespace().nth(38)?.to_owned();
+    Some((allowed, policy))
+}
+
+/// The seats of all threads of the sandbox's applications.
+fn seats(runtime: &Runtime, container: &Container) -> Result<Vec<(String, String)>, String> {
+    let own = [container.pid()?, container.gofer_pid()?];
+    let family = host::family_of(runtime.binary(), &own);
+    let threads = family.iter().filter(|process| !own.contains(&process.pid)).flat_map(|process| {
+        std::fs::read_dir(format!("/proc/{}/task", process.pid)).into_iter().flatten().flatten()
+    });
+    Ok(threads.filter_map(|thread| seat(&thread.path())).collect())
+}
+
+fn crowd(runtime: &Runtime) -> Verdict {
+    let container = Container::running(runtime, &format!("{CALLS} & {CALLS} & exec {CALLS}"))?;
     let sentry = container.pid()?;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let spun = || used(sentry, Some("spinner"));
-    if processors > 1 {
+    let at_first = seat(Path::new(&format!("/proc/{sentry}"))).ok_or("the sentry has no seat")?;
+    if processors() > 1 {
         // Other tests may keep the processors busy for a while.
-        eventually("the spinner looks at a program that only makes calls", LIMIT, || {
-            let before = spun();
-            std::thread::sleep(Duration::from_millis(100));
-            spun() - before > Duration::from_millis(10)
+        eventually("who makes calls is kept off the spinner's processor", LIMIT, || {
+            seats(runtime, &container)
+                .is_ok_and(|seats| seats.iter().filter(|seat| **seat != at_first).count() > 1)
         })?;
     }
+    let compute = format!("for i in $(seq {}); do while :; do :; done & done", processors().max(2) - 1);
+    container.exec(&[], &["/bin/sh", "-c", &compute]).ok("start computing")?;
+    std::thread::sleep(Duration::from_millis(200));
+    let before = used(sentry, Some("spinner"));
+    std::thread::sleep(WHILE);
+    let spent = used(sentry, Some("spinner")) - before;
+    if spent > CROWDED_MOST {
+        return Err(format!("beside those that compute, the spinner used {spent:?} of {WHILE:?}"));
+    }
+    let kept: Vec<_> = seats(runtime, &container)?.into_iter().filter(|seat| *seat != at_first).collect();
+    if kept.is_empty() { Ok(()) } else { Err(format!("kept off a processor for nothing: {kept:?}")) }
+}
+
+fn spinner(runtime: &Runtime) -> Verdict {
+    let container = Container::running(runtime, &format!("exec {CALLS}"))?;
+    let sentry = container.pid()?;
+    let processors = processors();
+    let spun = || used(sentry, Some("spinner"));
+    looks(sentry)?;
     let compute = format!("for i in $(seq {processors}); do while :; do :; done & done");
     container.exec(&[], &["/bin/sh", "-c", &compute]).ok("start computing")?;
     std::thread::sleep(Duration::from_millis(200));

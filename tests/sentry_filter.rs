@@ -16,12 +16,14 @@ use serde_json::json;
 use std::path::Path;
 
 /// Platforms' rows that are needed and not seen here, by what they are for.
-const UNSEEN: [(&str, &str); 5] = [
+const UNSEEN: [(&str, &str); 7] = [
     ("kill a stub whose parent died making it", "that moment cannot be hit at will"),
     (
         "keep the spinner away from the thread it looks at",
         "under a tracer no thread is quick enough to be looked at",
     ),
+    ("let threads that hand over to each other not drive each other out", "likewise: nor several"),
+    ("take that back", "likewise"),
     ("wake a thread that waits for its slot", "likewise: threads wait there for what the spinner has taken"),
     ("attach the seed to the worker", "made with the first process, before which there is nothing to watch"),
     ("the worker's process id", "as before"),

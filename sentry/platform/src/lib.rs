@@ -286,6 +286,10 @@ pub trait Context: Send {
         false
     }
 
+    /// The trapped call, which had to wait, goes on, on the calling thread of the sentry: until that turns to something else, accesses to
+    /// memory are the call's own.
+    fn go_on(&mut self) {}
+
     /// Puts a file where the trapped call names a descriptor, so that the host may carry out an `mmap` of it
     /// ([`Resume::Native`]). Only while nobody shares the process's memory. Returns whether that was possible.
     fn lend(&mut self, number: u64, file: BorrowedFd<'_>) -> bool {

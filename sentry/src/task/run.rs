@@ -127,7 +127,7 @@ impl Task {
                                     hot = false;
                                     self.accelerate(request).await;
                                 }
-                                reply = waiting.await;
+                                reply = self.wait_out(waiting).await;
                             }
                         }
                     }
@@ -277,6 +277,18 @@ impl Task {
             None => self.kernel.system_calls.call(self, request),
             Some(strace) => self.traced_call(strace, request),
         }
+    }
+
+    /// Awaits the rest of a call, and tells the context each time it goes on.
+    async fn wait_out<'a>(&self, mut waiting: Waiting<'a>) -> Reply<'a> {
+        let mut goes_on = false;
+        std::future::poll_fn(|wake| {
+            if std::mem::replace(&mut goes_on, true) {
+                self.with_context(|context| context.go_on());
+            }
+            waiting.as_mut().poll(wake)
+        })
+        .await
     }
 
     /// As [`Task::system_call`], with a line for it.

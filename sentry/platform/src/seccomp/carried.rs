@@ -9,7 +9,7 @@
 //! input, which is read from memory from then on.
 //!
 //! Key type: [`Carried`], one for each thread. Invariants: only the worker that handles the call is served, and only until it turns to
-//! the next trap; gathered output is one contiguous range, and whatever else touches memory while some is gathered has it
+//! the next trap (a call that has waited is taken over by whoever goes on with it); gathered output is one contiguous range, and whatever else touches memory while some is gathered has it
 //! written out first. What the slot says is as hostile as the memory it stands for: a thread can deceive itself.
 
 use std::cell::Cell;
@@ -99,6 +99,13 @@ impl Carried {
         }
         *self.inner.lock() = Inner { handler: current_handler(), input, output };
         self.active.store(true, Ordering::Release);
+    }
+
+    /// The call, which had to wait, is handled by this worker now.
+    pub fn go_on(&self) {
+        if self.active.load(Ordering::Acquire) {
+            self.inner.lock().handler = current_handler();
+        }
     }
 
     /// Serves a read, if it is of the input. `Err`: write this out first, then read memory.

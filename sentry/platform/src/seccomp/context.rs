@@ -247,6 +247,7 @@ pub fn start_birth(
     let mut state = parent.state.lock();
     let Stand::Captured { id, frame } = state.stand else { return Err(Died) };
     frame.copy(&parent.slot, &slot);
+    core.spinner.unseat(parent, &mut state);
     let flags = clone_flags(kind);
     let stack = if kind == SpawnKind::Copy { 0 } else { frame.address(&slot) };
     let tls = fs_base.map_or(0, |_| libc::CLONE_SETTLS);
@@ -578,6 +579,10 @@ impl Context for SeccompContext {
 
     fn is_patched(&self, range: Range<u64>) -> bool {
         self.thread.slot.space.code.touches(&range)
+    }
+
+    fn go_on(&mut self) {
+        self.thread.carried.go_on();
     }
 
     fn lend(&mut self, number: u64, file: BorrowedFd<'_>) -> bool {

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //!   Syscall, rung for ──────────────── DEEP, SEND ANSWER_DEEP ──▶ Asking(Deep) ── result, state, FUTEX_WAKE ──▶ Running
+//!   Asking(Slot), of a crowd ───────── DEEP ────────────────────────▶ ▲
 //!   Asking(Parked) ─────────────────── DEEP, SEND ANSWER_DEEP ──────▶ ▲
 //!   Syscall, the program's own site ── signal, SEND ──▶ Sinking ──────╯ handler: frame into the stub, DEEP, SEND return
 //! ```
@@ -33,7 +34,7 @@ use super::frame::Frame;
 use super::outbox::Answer;
 use super::thread::{Place, Stand, State, Thread};
 use crate::SyscallRequest;
-use crate::stub::{ANSWER_DEEP, ANSWER_RETURN, SLOT_RESULT, SLOT_RETURN, STATE_DEEP};
+use crate::stub::{ANSWER_DEEP, ANSWER_RETURN, SLOT_RESULT, SLOT_RETURN, STATE_DEEP, STATE_TAKEN};
 
 /// Calls that may be held in notifications: nobody has to walk past more. Those that cannot be sent deep come on top.
 pub const MOST_HELD: usize = 16;
@@ -135,6 +136,19 @@ impl Core {
         thread.slot.set_state(STATE_DEEP);
         self.set_stand(state, Stand::Asking { request, place: Place::Deep });
         self.sent(thread, state, self.listener.answer(id, ANSWER_DEEP))
+    }
+
+    /// Sends a thread deep that looks at its slot, where its request has been taken and will take longer. Returns whether that was so.
+    pub fn sink_asking(&self, thread: &Thread) -> bool {
+        let mut state = thread.state.lock();
+        // Otherwise it has been answered, or is giving up its processor by itself.
+        if let Stand::Asking { request, place: Place::Slot } = state.stand
+            && thread.slot.change_state(STATE_TAKEN, STATE_DEEP).is_ok()
+        {
+            self.set_stand(&mut state, Stand::Asking { request, place: Place::Deep });
+            return true;
+        }
+        false
     }
 
     /// A thread that was called out of its call stands in its handler: it returns into the stub to wait there, or with its answer.

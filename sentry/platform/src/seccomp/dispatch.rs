@@ -159,8 +159,8 @@ impl Core {
             return self.sent(thread, state, self.listener.answer(call.id, errno::EINTR.to_return_value()));
         }
         let rings = call.ip == self.labels.ring_ip;
-        if rings && state.heat.rang() {
-            self.spinner.call_for(thread, state);
+        if rings {
+            self.spinner.rang(thread, state);
         }
         let request = SyscallRequest {
             number: u64::from(call.number.cast_unsigned()),

@@ -185,7 +185,7 @@ impl Core {
         let told = matches!(state.stand, Stand::Asking { place: Place::Slot, .. })
             && thread.slot.change_state(STATE_TAKEN, STATE_PARK).is_ok();
         if told {
-            state.watched = false;
+            self.spinner.set_watched(&mut state, false);
             state.heat.waits();
         }
         told
@@ -201,7 +201,7 @@ impl Core {
     /// Changes where a thread stands, and keeps count of those that want a processor.
     pub fn set_stand(&self, state: &mut State, stand: Stand) -> Stand {
         let (was, is) = (state.stand.is_busy(), stand.is_busy());
-        if was != is {
+        if was != is && !state.watched {
             self.spinner.count_busy(is);
         }
         let (was, is) = (state.stand.held_by().is_some(), stand.held_by().is_some());

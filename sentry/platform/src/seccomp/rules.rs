@@ -14,6 +14,11 @@ const fn int_equals(index: u8, value: u64) -> ArgumentRule {
     ArgumentRule { index, mask: 0xffff_ffff, value }
 }
 
+/// linux/sched.h
+const SCHED_OTHER: u64 = 0;
+/// linux/sched.h
+const SCHED_BATCH: u64 = 3;
+
 /// See [`crate::Platform::host_rules`].
 pub static HOST_RULES: &[HostRule] = &[
     HostRule {
@@ -69,6 +74,16 @@ pub static HOST_RULES: &[HostRule] = &[
         call: libc::SYS_sched_setaffinity,
         arguments: &[],
         why: "keep the spinner away from the thread it looks at; have stubs end on another processor",
+    },
+    HostRule {
+        call: libc::SYS_sched_setscheduler,
+        arguments: &[int_equals(1, SCHED_BATCH)],
+        why: "let threads that hand over to each other not drive each other out",
+    },
+    HostRule {
+        call: libc::SYS_sched_setscheduler,
+        arguments: &[int_equals(1, SCHED_OTHER)],
+        why: "take that back",
     },
     HostRule {
         call: libc::SYS_futex,

@@ -71,6 +71,7 @@ impl Core {
             return Some(Err(SpawnError::Died));
         };
         prepare(&slot, &parent.slot, &request);
+        self.spinner.unseat(parent, &mut state);
         let tls = spawn.fs_base.map_or(0, |_| libc::CLONE_SETTLS);
         let child_place = if spawn.kind == SpawnKind::Copy { slot.chunk_offset() } else { slot.address };
         let command = [

@@ -16,10 +16,10 @@ use parking_lot::Mutex;
 
 use super::carried::Carried;
 use super::frame::Frame;
+use super::heat::Heat;
 use super::notification::Notification;
 use super::seed::INTERRUPT_SIGNAL;
 use super::slots::{Slot, Space};
-use super::spinner::Heat;
 use crate::stub::{STATE_IDLE, STATE_WATCHED};
 use crate::{Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
@@ -151,6 +151,8 @@ pub struct State {
     pub heat: Heat,
     /// Whether the spinner looks at its slot.
     pub watched: bool,
+    /// Whether it is kept off the spinner's processor.
+    pub seated: bool,
 }
 
 impl State {
@@ -171,6 +173,7 @@ impl State {
             orphan: false,
             heat: Heat::default(),
             watched: false,
+            seated: false,
         })
     }
 }

@@ -22,8 +22,8 @@ use std::time::Duration;
 use abi::errno::Errno;
 use parking_lot::Mutex;
 
+use super::heat::ticks;
 use super::notification::{follows_an_answer, last_error};
-use super::spinner::ticks;
 
 const BUSY: u32 = 0;
 pub(super) const WAITING: u32 = 1;

@@ -159,6 +159,8 @@ runsc_stub_asked:
     jbe 84f
     cmp eax, {park}
     je 82f
+    cmp eax, {deep}
+    je 91f
     pause
     dec ecx
     jnz 81b
