@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use abi::errno::{EIO, EISDIR, ENOENT};
 use gofer::TreeFlags;
-use sentry::vfs::{Ahead, CachePolicy, FileKind, OpenRequest, begin_moment};
+use sentry::vfs::{
+    Ahead, CachePolicy, DentryCache, DirectoryEntry, FileDescription, FileKind, FileSystem, Location, MayAsk,
+    MountFlags, MountNamespace, OpenRequest, begin_moment,
+};
 
 use crate::gofer_process::{Served, list, open, read};
 
@@ -19,6 +22,7 @@ crate::tests![
     a_link_met_on_the_way_brings_its_target,
     names_are_removed_without_being_looked_up,
     many_directories_are_forgotten_again,
+    a_listing_asks_nobody_for_the_number_of_the_directory_above,
 ];
 
 fn served() -> Served {
@@ -166,4 +170,25 @@ fn many_directories_are_forgotten_again() {
     }
     let held = fs::read_dir(format!("/proc/{}/fd", served.gofer_pid())).unwrap().count();
     assert!(held < 150, "{held}");
+}
+
+fn a_listing_asks_nobody_for_the_number_of_the_directory_above() {
+    let mut served = deep();
+    let file_system: Arc<dyn FileSystem> = Arc::clone(&served.file_system) as _;
+    let root = MountNamespace::new(file_system, MountFlags::empty()).root();
+    let dentry = root.dentry.lookup(b"d", &DentryCache::default(), MayAsk::Yes).unwrap();
+    let inode = Arc::clone(dentry.inode());
+    let numbers = [&inode, root.inode()].map(|inode| inode.attributes().unwrap().inode);
+    let ops = open(&inode, libc::O_RDONLY).ops.clone();
+    let location = Location { mount: Arc::clone(&root.mount), dentry };
+    let directory = FileDescription::new(ops, inode, Some(location), 0);
+    served.kill_gofer();
+    begin_moment();
+    let mut seen = Vec::new();
+    let mut emit = |entry: DirectoryEntry<'_>| {
+        seen.push((entry.name.to_vec(), entry.inode));
+        seen.len() < 2
+    };
+    directory.ops.read_directory(0, &directory, &mut emit).unwrap();
+    assert_eq!(seen, [(b".".to_vec(), numbers[0]), (b"..".to_vec(), numbers[1])]);
 }

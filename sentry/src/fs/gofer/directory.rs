@@ -121,7 +121,11 @@ impl FileOps for Directory {
         if from == 0 || from == AFTER_DOT {
             let parent = file.location.as_ref().and_then(|place| place.dentry.parent());
             let inode = match parent {
-                Some(parent) => parent.inode().attributes()?.inode,
+                Some(parent) => match parent.inode().as_any().downcast_ref::<GoferInode>() {
+                    // Of a shared tree, attributes would have to be asked for again; the number never changes.
+                    Some(parent) => parent.number(),
+                    None => parent.inode().attributes()?.inode,
+                },
                 None => inode,
             };
             if !emit(DirectoryEntry { inode, next: AFTER_DOTS, kind, name: b".." }) {
