@@ -38,8 +38,10 @@ const TREE_ASKED: u32 = 64;
 const DIRECTORY_ASKED: u32 = 3;
 /// After at least so long, and at most twice as long, without use everything is forgotten.
 const IDLE_NS: u64 = 2 * SECOND_NS;
-/// Room for events read at once; the longest takes 272 bytes.
+/// Room for events read at once.
 const EVENTS_SIZE: usize = 8192;
+/// What the longest event takes (`man 7 inotify`): its header, `NAME_MAX` bytes and a zero.
+const EVENT_MAX: usize = EVENT_HEADER + 256;
 /// What stands before an event's name.
 const EVENT_HEADER: usize = 16;
 /// In place of a number: the host refused to watch the directory.
@@ -208,7 +210,13 @@ impl State {
         loop {
             match nix::unistd::read(&queue, &mut events) {
                 Ok(0) | Err(nix::Error::EAGAIN) => break,
-                Ok(length) => self.take_events(events.get(..length).unwrap_or_default(), &mut gone),
+                Ok(length) => {
+                    self.take_events(events.get(..length).unwrap_or_default(), &mut gone);
+                    // With room for another, the host has seen that there was none.
+                    if length <= EVENTS_SIZE - EVENT_MAX {
+                        break;
+                    }
+                }
                 Err(nix::Error::EINTR) => {}
                 Err(_) => {
                     self.changes += 1;
