@@ -168,6 +168,11 @@ fn drop_zeros(resources: &mut LinuxResources) {
         cpu.set_mems(cpu.mems().clone().filter(|list| !list.is_empty()));
         resources.set_cpu(Some(cpu));
     }
+    if let Some(mut io) = resources.block_io().clone() {
+        io.set_weight(io.weight().filter(|n| *n != 0));
+        io.set_leaf_weight(io.leaf_weight().filter(|n| *n != 0));
+        resources.set_block_io(Some(io));
+    }
     if let Some(mut memory) = *resources.memory() {
         memory.set_reservation(memory.reservation().filter(|n| *n != 0));
         resources.set_memory(Some(memory));
