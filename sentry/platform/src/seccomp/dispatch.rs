@@ -422,16 +422,17 @@ impl Core {
             state: State::new(Stand::Newborn(birth.clone())),
             carried: Carried::default(),
         });
-        process.enter(tid);
         let (parked, previous, ended) = {
             let mut births = self.threads.births.lock();
             let ended = births.ended.remove(&tid) && birth.process.is_none();
             if birth.process.is_none() && !ended {
-                self.threads.processes.lock().insert(tid, process);
+                self.threads.processes.lock().insert(tid, process.clone());
             }
             let previous = self.threads.insert(&child);
             (births.parked.remove(&tid), previous, ended)
         };
+        // After the others can find it: whoever ends the process from now on buries this thread, too. If it has been ended, nobody will.
+        let ended = ended || !process.enter(tid);
         let mut woken = false;
         if let Some(previous) = previous {
             // Its number is used again, so it is gone.

@@ -309,20 +309,22 @@ impl Platform for SeccompPlatform {
         core.sink_waiting();
         carried::next_turn();
         loop {
-            core.send_answers();
+            if core.send_answers() {
+                return Ok(());
+            }
             if core.seed_died.load(Ordering::Acquire) {
                 return Err(errno::ECHILD);
             }
-            match core.workers.waiting(|word| core.listener.receive(word)) {
-                None | Some(Err(errno::EINTR)) => return Ok(()),
-                Some(Ok(call)) => {
-                    if core.dispatch(call) {
-                        return Ok(());
-                    }
-                }
+            let (received, kicked) = core.workers.waiting(|word| core.listener.receive(word));
+            let woken = match received {
+                None | Some(Err(errno::EINTR)) => true,
+                Some(Ok(call)) => core.dispatch(call),
                 // The caller was killed before we looked.
-                Some(Err(errno::ENOENT)) => {}
+                Some(Err(errno::ENOENT)) => false,
                 Some(Err(error)) => return Err(error),
+            };
+            if woken || kicked {
+                return Ok(());
             }
         }
     }
@@ -332,8 +334,9 @@ impl Platform for SeccompPlatform {
     }
 
     fn spin(&self) {
-        self.core.send_answers();
-        self.core.spin();
+        if !self.core.send_answers() {
+            self.core.spin();
+        }
     }
 
     fn send_answers(&self) {

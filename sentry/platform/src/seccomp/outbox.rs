@@ -51,9 +51,11 @@ impl Core {
         OUTBOX.with_borrow_mut(|outbox| outbox.push(kept));
     }
 
-    /// Sends what this thread of the sentry has kept. To be called with no lock held.
-    pub fn send_answers(&self) {
+    /// Sends what this thread of the sentry has kept. To be called with no lock held. Returns whether somebody was woken, because his thread
+    /// had died before it could be answered: who calls this on the way to a wait must not wait then.
+    pub fn send_answers(&self) -> bool {
         let identity = self.identity();
+        let mut woken = false;
         while let Some(kept) = OUTBOX.with_borrow_mut(|outbox| {
             let at = outbox.iter().position(|kept| kept.core == identity)?;
             Some(outbox.remove(at))
@@ -72,8 +74,9 @@ impl Core {
             };
             if result.is_err() {
                 let after = self.sent(&kept.thread, &mut kept.thread.state.lock(), result);
-                self.finish(&kept.thread, after);
+                woken |= self.finish(&kept.thread, after);
             }
         }
+        woken
     }
 }

@@ -88,9 +88,13 @@ impl Process {
         self.life.lock().threads.len()
     }
 
-    /// Adds a thread.
-    pub fn enter(&self, tid: i32) {
-        self.life.lock().threads.push(tid);
+    /// Adds a thread. `false`: the process is over, and nobody will bury this one.
+    pub fn enter(&self, tid: i32) -> bool {
+        let mut life = self.life.lock();
+        if !life.over {
+            life.threads.push(tid);
+        }
+        !life.over
     }
 
     /// Removes a thread that is about to end by itself.

@@ -127,8 +127,9 @@ impl Workers {
         if result < 0 { Err(last_error()) } else { Ok(Self::default()) }
     }
 
-    /// Runs `wait` with this thread's word set to waiting. `None` if a kick came first.
-    pub fn waiting<R>(&self, wait: impl FnOnce(&AtomicU32) -> R) -> Option<R> {
+    /// Runs `wait` with this thread's word set to waiting. `None` if a kick came first. Also whether one came: what was waited for may
+    /// have come at the same time, and then nothing but this says so.
+    pub fn waiting<R>(&self, wait: impl FnOnce(&AtomicU32) -> R) -> (Option<R>, bool) {
         WORKER.with_borrow_mut(|known| {
             let identity = std::ptr::from_ref(self).addr();
             let worker = match known {
@@ -140,7 +141,7 @@ impl Workers {
             };
             if self.waiting.load(Ordering::SeqCst) > 0 && self.needed.load(Ordering::SeqCst) == 0 {
                 self.stand_by(worker);
-                return None;
+                return (None, true);
             }
             self.waiting.fetch_add(1, Ordering::SeqCst);
             // Announced before the check, so that a kick either finds the announcement or is found by the check.
@@ -154,9 +155,9 @@ impl Workers {
                 self.received(ticks().wrapping_sub(begun) < AT_ONCE && !follows_an_answer());
                 Some(result)
             };
-            worker.word.store(BUSY, Ordering::SeqCst);
+            let kicked = worker.word.swap(BUSY, Ordering::SeqCst) == KICKED;
             self.waiting.fetch_sub(1, Ordering::SeqCst);
-            result
+            (result, kicked)
         })
     }
 
