@@ -380,9 +380,9 @@ impl Context for SeccompContext {
                 self.resume_native(&mut state, id, request)
             }
             (Resume::Substitute { operation, result }, Stand::Syscall { .. }) => {
+                let rings = self.rings(&state);
                 match substitute_command(&operation, self.lent.take(), &self.core.layout) {
-                    Ok(command) if self.rings(&state) || self.is_own(&state) => {
-                        let rings = self.rings(&state);
+                    Ok(command) if rings || self.is_own(&state) => {
                         self.core.substitute(&thread, &mut state, command, result, rings)
                     }
                     _ => self.core.condemn(&thread, &mut state),

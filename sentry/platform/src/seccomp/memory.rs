@@ -137,12 +137,7 @@ pub fn command_for(operation: &MemoryOperation<'_>, fd: u64, layout: &Layout) ->
         }
         MemoryOperation::MapFile { address, length, protection, sharing, offset, .. } => {
             check_range(address, length, layout)?;
-            let sharing = match sharing {
-                Sharing::Shared => libc::MAP_SHARED,
-                Sharing::Private => libc::MAP_PRIVATE,
-            };
-            let flags = (sharing | libc::MAP_FIXED) as u64;
-            call(libc::SYS_mmap, [address, length, protection_bits(protection), flags, fd, offset])
+            map_file(address, length, protection, sharing, fd, offset)
         }
         MemoryOperation::Unmap { address, length } => {
             check_range(address, length, layout)?;
@@ -171,6 +166,22 @@ pub fn command_for(operation: &MemoryOperation<'_>, fd: u64, layout: &Layout) ->
     })
 }
 
+fn map_file(
+    address: u64,
+    length: u64,
+    protection: Protection,
+    sharing: Sharing,
+    fd: u64,
+    offset: u64,
+) -> [u64; 7] {
+    let sharing = match sharing {
+        Sharing::Shared => libc::MAP_SHARED,
+        Sharing::Private => libc::MAP_PRIVATE,
+    };
+    let flags = u64::from((sharing | libc::MAP_FIXED).cast_unsigned());
+    [libc::SYS_mmap.cast_unsigned(), address, length, protection_bits(protection), flags, fd, offset]
+}
+
 /// The command that is executed in a call's place. `lent`: the descriptor that was installed for it.
 ///
 /// # Errors
@@ -190,9 +201,7 @@ pub fn substitute_command(
             if lent != Some(descriptor) {
                 return Err(errno::EBADF);
             }
-            let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_FIXED).cast_unsigned());
-            let protection = protection_bits(protection);
-            Ok([libc::SYS_mmap.cast_unsigned(), address, length, protection, flags, descriptor, offset])
+            Ok(map_file(address, length, protection, Sharing::Private, descriptor, offset))
         }
         Substitute::Unmap { address, length } => {
             command_for(&MemoryOperation::Unmap { address, length }, 0, layout)

@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as WakeContext, Poll};
 
 use abi::errno::{self, Errno};
-use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
-use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use crate::stub::{Geometry, Labels};
@@ -109,8 +107,6 @@ pub(crate) struct Core {
     seed: Arc<Thread>,
     blanks: Blanks,
     seed_died: AtomicBool,
-    /// Where the sentry may run.
-    processors: CpuSet,
 }
 
 impl SeccompPlatform {
@@ -161,7 +157,6 @@ impl SeccompPlatform {
             seed: thread,
             blanks: Blanks::default(),
             seed_died: AtomicBool::new(false),
-            processors: sched_getaffinity(Pid::from_raw(0)).unwrap_or_default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -181,11 +176,9 @@ impl Core {
     /// come before whatever the caller has to do next.
     fn kill_aside(&self, process: &Process) {
         process.kill_with(|threads| {
-            let [tid] = threads else { return };
-            let mut others = self.processors;
             // If the host refuses, as it does if no other is left, the process ends here.
-            if sched_getcpu().and_then(|here| others.unset(here)).is_ok() {
-                let _ = sched_setaffinity(Pid::from_raw(*tid), &others);
+            if let [tid] = threads {
+                self.spinner.seats.keep_off(*tid, seats::processor());
             }
         });
     }

@@ -5,7 +5,7 @@
 //! who hands over is about to wait anyhow, and to be driven out from another processor costs both sides an interrupt, 8 µs
 //! each. An application never sees any of this: the calls that report affinity and policy are answered by the kernel from what it keeps itself.
 //!
-//! Key type: [`Seats`]. Neighbour: `spinner`, the only user. What is said of a thread here is inherited by its children, so
+//! Key type: [`Seats`]. Neighbour: `spinner`, whose it is; processes that are killed are kept off their killer's processor, too. What is said of a thread here is inherited by its children, so
 //! none is seated while it makes one.
 
 use rustix::process::Pid;

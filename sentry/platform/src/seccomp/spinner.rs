@@ -53,7 +53,7 @@ const LASTS: u64 = 10 * PASS;
 pub struct Spinner {
     enabled: bool,
     processors: usize,
-    seats: Seats,
+    pub(super) seats: Seats,
     /// Threads that want a processor and are not looked at.
     busy: AtomicI64,
     /// There is something in `wanted`, a crowd is called, or it is to return.
