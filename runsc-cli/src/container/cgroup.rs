@@ -15,7 +15,7 @@ use cgroups_rs::fs::{Cgroup, hierarchies};
 use cgroups_rs::{CgroupPid, FsManager, Manager, SystemdManager};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oci_spec::runtime::{Linux, LinuxPidsBuilder, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxCpu, LinuxPidsBuilder, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 use super::id::ContainerId;
@@ -64,7 +64,8 @@ impl CgroupPlan {
         if given.is_none() && resources == no_limits() {
             return Ok(None);
         }
-        refuse_unknown(&resources, globals.systemd_cgroup)?;
+        let host = Host { systemd: globals.systemd_cgroup, unified: hierarchies::auto().v2() };
+        refuse_unknown(&resources, host)?;
         drop_zeros(&mut resources);
         let default = if globals.systemd_cgroup { format!(":runsc:{id}") } else { format!("/runsc/{id}") };
         let path = given.unwrap_or_else(|| PathBuf::from(default));
@@ -135,23 +136,57 @@ fn no_limits() -> LinuxResources {
     none
 }
 
+/// Who sets the limits on this host.
+#[derive(Debug, Clone, Copy)]
+struct Host {
+    systemd: bool,
+    /// Cgroups of version 2 alone.
+    unified: bool,
+}
+
 /// The limits that cgroups-rs would not set, without a word.
-fn refuse_unknown(resources: &LinuxResources, systemd: bool) -> Result<(), Failure> {
-    let cpu = resources.cpu().clone().unwrap_or_default();
-    let present = [
+fn refuse_unknown(resources: &LinuxResources, host: Host) -> Result<(), Failure> {
+    let anywhere = [
         ("rdma", resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty())),
         ("unified", resources.unified().as_ref().is_some_and(|values| !values.is_empty())),
-        ("cpu.idle", cpu.idle().is_some_and(|idle| idle != 0)),
-        ("cpu.burst", cpu.burst().is_some_and(|burst| burst != 0)),
-        ("blockIO (with --systemd-cgroup)", systemd && resources.block_io().is_some()),
-        ("network (with --systemd-cgroup)", systemd && resources.network().is_some()),
-        (
-            "hugepageLimits (with --systemd-cgroup)",
-            systemd && resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()),
-        ),
+        ("cpu.idle", asked_of_cpu(resources, |cpu| cpu.idle().is_some_and(|idle| idle != 0))),
+        ("cpu.burst", asked_of_cpu(resources, |cpu| cpu.burst().is_some_and(|burst| burst != 0))),
     ];
-    match present.into_iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Failure::new(format!("linux.resources.{field} is not supported"))),
+    refuse(&anywhere, "")?;
+    let memory = resources.memory().unwrap_or_default();
+    let swapping = [
+        ("memory.swappiness", memory.swappiness().is_some()),
+        ("memory.disableOOMKiller", memory.disable_oom_killer().unwrap_or(false)),
+    ];
+    if host.unified {
+        refuse(&swapping, " with cgroups of version 2")?;
+    }
+    if !host.systemd {
+        return Ok(());
+    }
+    let realtime = |cpu: &LinuxCpu| {
+        cpu.realtime_runtime().is_some_and(|n| n != 0) || cpu.realtime_period().is_some_and(|n| n != 0)
+    };
+    let no_property_of_systemd = [
+        ("blockIO", resources.block_io().is_some()),
+        ("network", resources.network().is_some()),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
+        ("cpu.realtimeRuntime and cpu.realtimePeriod", asked_of_cpu(resources, realtime)),
+        ("memory.reservation", !host.unified && memory.reservation().is_some_and(|n| n != 0)),
+        ("memory.swap", !host.unified && memory.swap().is_some_and(|n| n != 0)),
+    ];
+    refuse(&no_property_of_systemd, " with --systemd-cgroup")?;
+    refuse(&swapping, " with --systemd-cgroup")
+}
+
+fn asked_of_cpu(resources: &LinuxResources, asked: impl Fn(&LinuxCpu) -> bool) -> bool {
+    resources.cpu().as_ref().is_some_and(asked)
+}
+
+/// Fails with the first field that is asked for.
+fn refuse(fields: &[(&str, bool)], wherever: &str) -> Result<(), Failure> {
+    match fields.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(Failure::new(format!("linux.resources.{field} is not supported{wherever}"))),
         None => Ok(()),
     }
 }
@@ -270,14 +305,29 @@ mod tests {
 
     #[test]
     fn what_the_crate_would_not_set_is_refused_by_name() {
+        let refused = |resources: &LinuxResources, systemd, unified| {
+            refuse_unknown(resources, Host { systemd, unified }).err().map(|failure| failure.message)
+        };
         let mut resources = no_limits();
-        refuse_unknown(&resources, true).unwrap();
+        assert_eq!(refused(&resources, true, true), None);
         resources.set_rdma(Some([("mlx5_1".to_owned(), LinuxRdma::default())].into()));
-        let failure = refuse_unknown(&resources, false).unwrap_err();
-        assert_eq!(failure.message, "linux.resources.rdma is not supported");
+        let message = refused(&resources, false, false).unwrap();
+        assert_eq!(message, "linux.resources.rdma is not supported");
         let mut resources = no_limits();
         resources.set_cpu(LinuxCpuBuilder::default().idle(1).build().ok());
-        assert!(refuse_unknown(&resources, false).unwrap_err().message.contains("cpu.idle"));
+        assert!(refused(&resources, false, false).unwrap().contains("cpu.idle"));
+        resources.set_cpu(LinuxCpuBuilder::default().realtime_period(5_u64).build().ok());
+        assert_eq!(refused(&resources, false, false), None);
+        assert!(refused(&resources, true, false).unwrap().contains("cpu.realtimePeriod"));
+        let mut resources = no_limits();
+        resources.set_memory(LinuxMemoryBuilder::default().limit(5).swap(10).reservation(4).build().ok());
+        assert_eq!(refused(&resources, false, false), None);
+        assert_eq!(refused(&resources, true, true), None);
+        assert!(refused(&resources, true, false).unwrap().contains("memory.reservation"));
+        resources.set_memory(LinuxMemoryBuilder::default().swappiness(60_u64).build().ok());
+        assert_eq!(refused(&resources, false, false), None);
+        assert!(refused(&resources, false, true).unwrap().contains("memory.swappiness"));
+        assert!(refused(&resources, true, false).unwrap().contains("memory.swappiness"));
     }
 
     #[test]
