@@ -42,6 +42,7 @@ needs=(
     ctr:containerd dockerd:docker.io docker:docker.io /bin/busybox:busybox-static tmux:tmux script:bsdutils
     strace:strace ip:iproute2 unshare:util-linux setpriv:util-linux perl:perl conmon:conmon
     /usr/lib/cni/ptp:containernetworking-plugins /usr/lib/python3/dist-packages/grpc:python3-grpcio
+    /usr/lib/systemd/systemd:systemd dbus-daemon:dbus /usr/lib/systemd/system/dbus.socket:dbus
     /usr/lib/podman/netavark:netavark /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 )
 install_packages() {
@@ -99,6 +100,7 @@ if step "build" 1200 cargo build --workspace --all-targets -q; then
             step "real programs" 600 cargo test -p runsc -q --test programs
         fi
         step "release" 900 tests/release.sh
+        step "systemd" 180 cargo test -p runsc -q --test systemd
         step "containerd" 180 cargo test -p runsc -q --test containerd
         step "kubernetes" 180 cargo test -p runsc -q --test kubernetes
         step "podman" 180 cargo test -p runsc -q --test podman

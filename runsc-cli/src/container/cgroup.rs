@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cgroups_rs::fs::hugetlb::HugeTlbController;
 use cgroups_rs::fs::{Cgroup, hierarchies};
+use cgroups_rs::systemd::utils::expand_slice;
 use cgroups_rs::{CgroupPid, FsManager, Manager, SystemdManager};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -65,8 +66,8 @@ impl CgroupPlan {
             return Ok(None);
         }
         let host = Host { systemd: globals.systemd_cgroup, unified: hierarchies::auto().v2() };
-        refuse_unknown(&resources, host)?;
         drop_zeros(&mut resources);
+        refuse_unknown(&resources, host)?;
         let default = if globals.systemd_cgroup { format!(":runsc:{id}") } else { format!("/runsc/{id}") };
         let path = given.unwrap_or_else(|| PathBuf::from(default));
         if !globals.systemd_cgroup {
@@ -149,8 +150,8 @@ fn refuse_unknown(resources: &LinuxResources, host: Host) -> Result<(), Failure>
     let anywhere = [
         ("rdma", resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty())),
         ("unified", resources.unified().as_ref().is_some_and(|values| !values.is_empty())),
-        ("cpu.idle", asked_of_cpu(resources, |cpu| cpu.idle().is_some_and(|idle| idle != 0))),
-        ("cpu.burst", asked_of_cpu(resources, |cpu| cpu.burst().is_some_and(|burst| burst != 0))),
+        ("cpu.idle", asked_of_cpu(resources, |cpu| cpu.idle().is_some())),
+        ("cpu.burst", asked_of_cpu(resources, |cpu| cpu.burst().is_some())),
     ];
     refuse(&anywhere, "")?;
     let memory = resources.memory().unwrap_or_default();
@@ -164,16 +165,19 @@ fn refuse_unknown(resources: &LinuxResources, host: Host) -> Result<(), Failure>
     if !host.systemd {
         return Ok(());
     }
-    let realtime = |cpu: &LinuxCpu| {
-        cpu.realtime_runtime().is_some_and(|n| n != 0) || cpu.realtime_period().is_some_and(|n| n != 0)
-    };
+    let realtime = |cpu: &LinuxCpu| cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some();
+    let version_1 = !host.unified;
     let no_property_of_systemd = [
         ("blockIO", resources.block_io().is_some()),
         ("network", resources.network().is_some()),
         ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
         ("cpu.realtimeRuntime and cpu.realtimePeriod", asked_of_cpu(resources, realtime)),
-        ("memory.reservation", !host.unified && memory.reservation().is_some_and(|n| n != 0)),
-        ("memory.swap", !host.unified && memory.swap().is_some_and(|n| n != 0)),
+        ("memory.reservation", version_1 && memory.reservation().is_some()),
+        ("memory.swap", version_1 && memory.swap().is_some()),
+        (
+            "cpu.cpus and cpu.mems",
+            version_1 && asked_of_cpu(resources, |cpu| cpu.cpus().is_some() || cpu.mems().is_some()),
+        ),
     ];
     refuse(&no_property_of_systemd, " with --systemd-cgroup")?;
     refuse(&swapping, " with --systemd-cgroup")
@@ -201,6 +205,8 @@ fn drop_zeros(resources: &mut LinuxResources) {
         cpu.set_realtime_period(cpu.realtime_period().filter(|n| *n != 0));
         cpu.set_cpus(cpu.cpus().clone().filter(|list| !list.is_empty()));
         cpu.set_mems(cpu.mems().clone().filter(|list| !list.is_empty()));
+        cpu.set_idle(cpu.idle().filter(|n| *n != 0));
+        cpu.set_burst(cpu.burst().filter(|n| *n != 0));
         resources.set_cpu(Some(cpu));
     }
     if let Some(mut io) = resources.block_io().clone() {
@@ -210,6 +216,7 @@ fn drop_zeros(resources: &mut LinuxResources) {
     }
     if let Some(mut memory) = *resources.memory() {
         memory.set_reservation(memory.reservation().filter(|n| *n != 0));
+        memory.set_swap(memory.swap().filter(|n| *n != 0));
         resources.set_memory(Some(memory));
     }
 }
@@ -234,11 +241,7 @@ impl CgroupRecord {
 
     /// What there is, or would be, in each hierarchy of the host.
     fn cgroup(&self) -> Result<Cgroup, Failure> {
-        let cgroup = Cgroup::load(hierarchies::auto(), relative(&self.path)?);
-        if cgroup.subsystems().is_empty() {
-            return Err(Failure::new("the host has no cgroup hierarchy mounted"));
-        }
-        Ok(cgroup)
+        cgroup_at(&self.path)
     }
 
     /// Removes them; whatever is still in them is killed.
@@ -247,31 +250,57 @@ impl CgroupRecord {
     }
 
     fn try_remove(&self) -> Result<(), Failure> {
-        if let Some(mut systemd) = self.systemd_manager()? {
-            return Ok(systemd.destroy()?);
+        let Some(mut systemd) = self.systemd_manager()? else {
+            return remove(&self.cgroup()?);
+        };
+        systemd.destroy()?;
+        if hierarchies::auto().v2() {
+            return Ok(());
         }
-        let cgroup = self.cgroup()?;
+        // In the hierarchies of version 1 that systemd itself does not use, the crate made them and leaves them behind.
+        let slice = expand_slice(systemd.slice()).map_err(|error| Failure::new(error.to_string()))?;
+        let left = cgroup_at(&Path::new(&slice).join(systemd.unit()))?;
+        // It removes its own when the last process is gone.
         for _ in 0..REMOVALS {
-            // A zero stands for a process of another pid namespace, and would be our own process group.
-            // Whoever is in one hierarchy's is in all.
-            let inside = cgroup.subsystems().first().map(|first| first.to_controller().procs());
-            let inside: Vec<_> = inside.into_iter().flatten().filter(|process| process.pid > 0).collect();
-            if inside.is_empty() {
+            if left.delete().is_ok() {
                 break;
-            }
-            for process in inside.iter().filter_map(|process| i32::try_from(process.pid).ok()) {
-                // It may have ended by itself.
-                let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
             }
             thread::sleep(REMOVAL_PAUSE);
         }
-        Ok(cgroup.delete()?)
+        Ok(left.delete()?)
     }
 
     /// Where they are, below each hierarchy.
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn cgroup_at(path: &Path) -> Result<Cgroup, Failure> {
+    let cgroup = Cgroup::load(hierarchies::auto(), relative(path)?);
+    if cgroup.subsystems().is_empty() {
+        return Err(Failure::new("the host has no cgroup hierarchy mounted"));
+    }
+    Ok(cgroup)
+}
+
+/// Kills whoever is still inside, and removes it from each hierarchy.
+fn remove(cgroup: &Cgroup) -> Result<(), Failure> {
+    for _ in 0..REMOVALS {
+        // A zero stands for a process of another pid namespace, and would be our own process group.
+        // Whoever is in one hierarchy's is in all.
+        let inside = cgroup.subsystems().first().map(|first| first.to_controller().procs());
+        let inside: Vec<_> = inside.into_iter().flatten().filter(|process| process.pid > 0).collect();
+        if inside.is_empty() {
+            break;
+        }
+        for process in inside.iter().filter_map(|process| i32::try_from(process.pid).ok()) {
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+        }
+        thread::sleep(REMOVAL_PAUSE);
+    }
+    Ok(cgroup.delete()?)
 }
 
 /// The same path as it is found below a hierarchy. It must have a name in it, lest the host's own cgroup be limited.
@@ -319,6 +348,9 @@ mod tests {
         resources.set_cpu(LinuxCpuBuilder::default().realtime_period(5_u64).build().ok());
         assert_eq!(refused(&resources, false, false), None);
         assert!(refused(&resources, true, false).unwrap().contains("cpu.realtimePeriod"));
+        resources.set_cpu(LinuxCpuBuilder::default().cpus("0".to_owned()).build().ok());
+        assert_eq!(refused(&resources, true, true), None);
+        assert!(refused(&resources, true, false).unwrap().contains("cpu.cpus"));
         let mut resources = no_limits();
         resources.set_memory(LinuxMemoryBuilder::default().limit(5).swap(10).reservation(4).build().ok());
         assert_eq!(refused(&resources, false, false), None);
