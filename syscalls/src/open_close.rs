@@ -116,10 +116,12 @@ fn judge_how(how: OpenHowArgument) -> SysResult<OpenHow> {
 }
 
 /// `close(2)` <https://man7.org/linux/man-pages/man2/close.2.html>
-pub fn sys_close(task: &Arc<Task>, fd: Fd) -> SysResult<()> {
-    let file = task.files().remove(fd.raw())?;
-    file.ops.flush(task);
-    Ok(())
+pub fn sys_close(task: &Arc<Task>, fd: Fd) -> Reply<'_> {
+    match task.files().remove(fd.raw()) {
+        Ok(file) => file.ops.flush(task),
+        Err(errno) => return Reply::Now(Err(errno.into())),
+    }
+    if task.close_natively(fd.raw()) { Reply::Native } else { Reply::Now(Ok(0)) }
 }
 
 /// `close_range(2)` <https://man7.org/linux/man-pages/man2/close_range.2.html>

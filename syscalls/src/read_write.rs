@@ -104,10 +104,17 @@ pub fn sys_pread64<'a>(
     count: usize,
     offset: i64,
 ) -> Reply<'a> {
+    let (file, at) = match positioned(task, fd, offset) {
+        Ok(target) => target,
+        Err(errno) => return Reply::Now(Err(errno.into())),
+    };
+    if let At::Offset(offset) = at
+        && task.read_natively(&file, fd.raw(), buffer.address(), count, offset)
+    {
+        return Reply::Native;
+    }
     let buffers = UserBuffers::one(buffer.address(), count);
-    let read = positioned(task, fd, offset)
-        .and_then(|(file, at)| Read::new(file, buffers, at, Blocking::AsDescription));
-    start_read(task, read)
+    start_read(task, Read::new(file, buffers, at, Blocking::AsDescription))
 }
 
 /// `pwrite64(2)` <https://man7.org/linux/man-pages/man2/pwrite64.2.html>

@@ -210,6 +210,18 @@ TEST(the_kernel_neither_reads_nor_writes_foreign_memory_for_the_program) {
         CHECK_ERR(write(p[1], (void *)found[i], 8), EFAULT);
         CHECK_ERR(read(zero, (void *)found[i], 8), EFAULT);
     }
+    /* nor by a transfer that is large enough to be made in another way, or one that only ends there */
+    int file = open("large", O_RDWR | O_CREAT, 0600);
+    size_t large = 1 << 17;
+    CHECK(file >= 0 && ftruncate(file, large) == 0);
+    for (int i = 0; i < found_count; i++)
+        for (int round = 0; round < 3; round++) {
+            char before[PAGE];
+            memcpy(before, (void *)found[i], PAGE);
+            CHECK_ERR(pread(file, (void *)found[i], large, 0), EFAULT);
+            CHECK(pread(file, (char *)found[i] + PAGE - large, large, 0) < (ssize_t)large);
+            CHECK(readable((char *)found[i]) && is_same_page((char *)found[i], before));
+        }
     still_works();
 }
 

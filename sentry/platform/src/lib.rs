@@ -150,7 +150,8 @@ pub enum Resume {
     Return(u64),
     /// The host executes the trapped call as it stands, its registers being what the kernel would
     /// have asked for. Only for an uncaptured [`Trap::Syscall`] of `munmap`, `mprotect`, `madvise`,
-    /// `mmap` (private, `MAP_FIXED`; anonymous or of a file that was just lent), `arch_prctl(ARCH_SET_FS|GS)`, `sched_yield`, `exit`, `exit_group`; the
+    /// `mmap` (private, `MAP_FIXED`; anonymous or of a file that was just lent), `pread64` of a file that was just lent, `close` of one that was
+    /// ([`Context::take_back`]), `arch_prctl(ARCH_SET_FS|GS)`, `sched_yield`, `exit`, `exit_group`; the
     /// platform checks again that no reserved range is touched and answers `EINVAL` to the application otherwise.
     Native,
     /// The host changes memory in the place of the call, which then returns `result`; if the host refuses, its error. Only
@@ -290,10 +291,18 @@ pub trait Context: Send {
     /// memory are the call's own.
     fn go_on(&mut self) {}
 
-    /// Puts a file where the trapped call names a descriptor, so that the host may carry out an `mmap` of it
-    /// ([`Resume::Native`]). Only while nobody shares the process's memory. Returns whether that was possible.
-    fn lend(&mut self, number: u64, file: BorrowedFd<'_>) -> bool {
-        let _ = (number, file);
+    /// Puts a file where the trapped call names a descriptor, so that the host may carry out an `mmap` or `pread64` of it
+    /// ([`Resume::Native`]). Only while nobody shares the process's memory. `identity` is that of the file: one that is there already is not
+    /// put there again. Returns whether that was possible.
+    fn lend(&mut self, number: u64, file: BorrowedFd<'_>, identity: u64) -> bool {
+        let _ = (number, file, identity);
+        false
+    }
+
+    /// The trapped call closes a descriptor. Whether a file was lent where it names one, and is there still: then the host may close
+    /// it ([`Resume::Native`], which has to be the next resume).
+    fn take_back(&mut self, number: u64) -> bool {
+        let _ = number;
         false
     }
 

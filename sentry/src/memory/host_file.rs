@@ -7,17 +7,26 @@ use abi::errno::{EINVAL, Errno, SysResult};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use platform::Protection;
 
+use crate::vfs::new_identity;
+
 /// An open host file. Everything here is a plain host call on the descriptor; none follows a path.
 pub struct HostFile {
     descriptor: OwnedFd,
     /// How the host has mapped it privately before, by [`way`].
     mapped: AtomicU8,
+    /// See [`HostFile::identity`].
+    identity: u64,
 }
 
 impl HostFile {
     /// Takes over a descriptor.
-    pub const fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor, mapped: AtomicU8::new(0) }
+    pub fn new(descriptor: OwnedFd) -> Self {
+        Self { descriptor, mapped: AtomicU8::new(0), identity: new_identity() }
+    }
+
+    /// A number that no other one has, nor will have.
+    pub const fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// A new memory file, empty.

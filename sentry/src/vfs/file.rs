@@ -1,6 +1,6 @@
 //! Open files: what a file system gives to `open`, and the file description around it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use abi::errno::{EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno, SysResult};
@@ -147,6 +147,13 @@ pub trait FileOps: Send + Sync {
         Err(ENODEV)
     }
 
+    /// A host file with the same bytes at the same offsets, open for nothing but reading if the host knows it by name: the host reads it into
+    /// the application's memory. That counts as an access. `None`: it has to be read through `read`.
+    fn lend_for_reading(&self, file: &FileDescription) -> Option<Arc<HostFile>> {
+        let _ = file;
+        None
+    }
+
     /// Lists a directory from position `from` (0 is the start) until `emit` returns `false`; that
     /// entry was not taken. Includes `.` and `..`.
     ///
@@ -227,6 +234,12 @@ pub enum DataOnly {
     No,
 }
 
+/// A number that was never given before.
+pub(crate) fn new_identity() -> u64 {
+    static IDENTITIES: AtomicU64 = AtomicU64::new(1);
+    IDENTITIES.fetch_add(1, Ordering::Relaxed)
+}
+
 /// An open file description (`man 2 open`): what `dup` and `fork` share.
 pub struct FileDescription {
     /// The file's own operations.
@@ -290,7 +303,6 @@ impl FileDescription {
         let path_only = flags & libc::O_PATH.cast_unsigned() != 0;
         let creation =
             (libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC).cast_unsigned();
-        static IDENTITIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Arc::new(Self {
             ops,
             inode,
@@ -305,7 +317,7 @@ impl FileDescription {
             flags: AtomicU32::new(flags & !creation),
             position: Mutex::new(0),
             owner: Mutex::default(),
-            identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
+            identity: new_identity(),
         })
     }
 

@@ -21,6 +21,7 @@ mod descriptors;
 mod devices;
 mod file;
 mod inode;
+mod lending;
 mod locks;
 mod metadata;
 mod moment;
@@ -48,6 +49,7 @@ pub use file::{
     CHANGEABLE_FLAGS, DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner,
     MappingSource, Operation,
 };
+pub(crate) use file::new_identity;
 pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
     ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,

@@ -31,6 +31,15 @@ use crate::{
 /// Most descriptors that are lent to a process at a time.
 pub(super) const MOST_LENT: usize = 4;
 
+/// A descriptor in a stub that was lent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lent {
+    /// Its number there.
+    pub number: u64,
+    /// What is open under it, if that is known.
+    pub identity: Option<u64>,
+}
+
 /// Bit of a fact in a slot: it may be reported.
 const FACT_VALID: u64 = 1 << 63;
 
@@ -50,7 +59,7 @@ pub struct SeccompContext {
     /// The descriptor that was lent for the trapped call.
     lent: Option<u64>,
     /// Descriptors that were lent, and are to be closed when the thread executes commands next.
-    pub(super) to_close: Vec<u64>,
+    pub(super) to_close: Vec<Lent>,
     /// Patched code is being changed.
     pub(super) rewriting: Option<Rewriting>,
     /// A [`Context::poll_patch`] under way.
@@ -585,22 +594,34 @@ impl Context for SeccompContext {
         self.thread.carried.go_on();
     }
 
-    fn lend(&mut self, number: u64, file: BorrowedFd<'_>) -> bool {
-        let known = self.to_close.contains(&number);
-        let is_room = known || self.to_close.len() < MOST_LENT;
+    fn lend(&mut self, number: u64, file: BorrowedFd<'_>, identity: u64) -> bool {
+        let known = self.to_close.iter().position(|lent| lent.number == number);
         let Ok(at) = u32::try_from(number) else { return false };
         let Stand::Syscall { id, .. } = self.thread.state.lock().stand else { return false };
-        if at == SLOT_FD.cast_unsigned() || !is_room {
+        if at == SLOT_FD.cast_unsigned() || known.is_none() && self.to_close.len() >= MOST_LENT {
             return false;
         }
-        if self.core.listener.install(id, file, Some(at)).is_err() {
+        let lent = Lent { number, identity: Some(identity) };
+        let there = known.is_some_and(|index| self.to_close[index].identity == lent.identity);
+        if !there && self.core.listener.install(id, file, Some(at)).is_err() {
             return false;
         }
-        if !known {
-            self.to_close.push(number);
+        match known {
+            Some(index) => self.to_close[index] = lent,
+            None => self.to_close.push(lent),
         }
         self.lent = Some(number);
         true
+    }
+
+    fn take_back(&mut self, number: u64) -> bool {
+        let is_held = matches!(self.thread.state.lock().stand, Stand::Syscall { .. });
+        let Some(index) = self.to_close.iter().position(|lent| lent.number == number) else { return false };
+        if is_held {
+            self.to_close.swap_remove(index);
+            self.lent = Some(number);
+        }
+        is_held
     }
 
     fn may_substitute(&self) -> bool {
@@ -611,12 +632,12 @@ impl Context for SeccompContext {
     fn lend_anywhere(&mut self, file: BorrowedFd<'_>) -> Option<u64> {
         let Stand::Syscall { id, .. } = self.thread.state.lock().stand else { return None };
         // In the place of one that is needed no more.
-        let place = self.to_close.last().copied();
-        let number =
-            self.core.listener.install(id, file, place.and_then(|at| u32::try_from(at).ok())).ok()?;
-        if place.is_none() {
-            self.to_close.push(number);
+        let place = self.to_close.last().and_then(|lent| u32::try_from(lent.number).ok());
+        let number = self.core.listener.install(id, file, place).ok()?;
+        if place.is_some() {
+            self.to_close.pop();
         }
+        self.to_close.push(Lent { number, identity: None });
         self.lent = Some(number);
         Some(number)
     }

@@ -9,7 +9,7 @@ use std::task::{Context as WakeContext, Poll, ready};
 
 use abi::errno::{self, Errno};
 
-use super::context::{MOST_LENT, SeccompContext};
+use super::context::{Lent, MOST_LENT, SeccompContext};
 use super::memory::command_for;
 use super::thread::{Outcome, call_error};
 use crate::stub::MAX_COMMANDS;
@@ -36,8 +36,8 @@ impl MemoryJob {
     }
 
     /// One that begins with descriptors that are to be used again, or closed at its end.
-    pub fn closing(to_close: &mut Vec<u64>) -> Self {
-        Self { spare: std::mem::take(to_close), ..Self::default() }
+    pub fn closing(to_close: &mut Vec<Lent>) -> Self {
+        Self { spare: to_close.drain(..).map(|lent| lent.number).collect(), ..Self::default() }
     }
 
     fn descriptors(&self) -> usize {
@@ -156,7 +156,8 @@ impl SeccompContext {
                 return Poll::Ready(Err(MemoryError::Died));
             };
             if commands.is_empty() {
-                self.to_close.extend(job.installed.drain(..).map(|(_, number)| number));
+                let lent = job.installed.drain(..).map(|(_, number)| Lent { number, identity: None });
+                self.to_close.extend(lent);
                 return Poll::Ready(job.error.take().map_or(Ok(()), Err));
             }
             if self.start_commands(wake, commands).is_err() {

@@ -246,6 +246,8 @@ pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout, lent: Option
     }
     let [address, length, third, flags, descriptor, _] = request.arguments;
     let in_range = || check_range(address, length, layout).is_ok();
+    // The host looks at the lower half of a descriptor.
+    let is_lent = |descriptor: u64| lent.is_some_and(|lent| lent == descriptor & 0xffff_ffff);
     match i64::try_from(request.number).unwrap_or(-1) {
         libc::SYS_munmap | libc::SYS_mprotect => in_range(),
         libc::SYS_madvise => in_range() && is_harmless_advice(u64::from(third as u32)),
@@ -263,13 +265,16 @@ pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout, lent: Option
                 | libc::MAP_POPULATE
                 | libc::MAP_STACK
                 | libc::MAP_DENYWRITE;
-            // The host looks at the lower half of a descriptor.
-            let is_lent = lent.is_some_and(|lent| lent == descriptor & 0xffff_ffff);
             in_range()
                 && flags & needed == needed
                 && flags & !(needed | flag(harmless)) == 0
-                && (anonymous || is_lent)
+                && (anonymous || is_lent(descriptor))
         }
+        libc::SYS_pread64 => {
+            let (buffer, count) = (length, third);
+            is_lent(address) && buffer.checked_add(count).is_some_and(|end| end <= layout.max_address)
+        }
+        libc::SYS_close => is_lent(address),
         libc::SYS_arch_prctl => [ARCH_SET_FS, ARCH_SET_GS].contains(&(address & 0xffff_ffff)),
         libc::SYS_sched_yield | libc::SYS_exit | libc::SYS_exit_group => true,
         _ => false,
@@ -322,5 +327,32 @@ mod tests {
         assert!(!allowed(4096, libc::MAP_SHARED | libc::MAP_FIXED, 3, Some(3)));
         assert!(!allowed(end, fixed, 3, Some(3)));
         assert!(allowed(4096, fixed | libc::MAP_ANONYMOUS, u64::MAX, None));
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_stands_only_if_it_was_lent_and_below_the_stub_only() {
+        let end = 0x7000_0000_0000;
+        let layout = Layout { min_address: 0x1_0000, max_address: end, vdso: None };
+        let allowed = |number: libc::c_long, descriptor, buffer, count, lent| {
+            let arguments = [descriptor, buffer, count, 0, 0, 0];
+            let request = SyscallRequest {
+                number: number.cast_unsigned(),
+                arguments,
+                ip: 0,
+                architecture: Architecture::X86_64,
+                hot: false,
+            };
+            is_native_allowed(&request, &layout, lent)
+        };
+        let read = |descriptor, buffer, count, lent| allowed(libc::SYS_pread64, descriptor, buffer, count, lent);
+        assert!(read(3, 4097, 5, Some(3)) && read(3 | 1 << 40, end - 5, 5, Some(3)));
+        assert!(!read(3, 4097, 5, None) && !read(4, 4097, 5, Some(3)));
+        assert!(!read(SLOT_FD.cast_unsigned().into(), 4097, 5, Some(3)));
+        assert!(!read(3, end - 5, 6, Some(3)) && !read(3, end, 1, Some(3)) && !read(3, 4096, u64::MAX, Some(3)));
+        let close = |descriptor, lent| allowed(libc::SYS_close, descriptor, 0, 0, lent);
+        assert!(close(3, Some(3)) && !close(3, None) && !close(SLOT_FD.cast_unsigned().into(), Some(3)));
+        for other in [libc::SYS_read, libc::SYS_pwrite64, libc::SYS_readv, libc::SYS_preadv, libc::SYS_dup] {
+            assert!(!allowed(other, 3, 4096, 4096, Some(3)), "{other}");
+        }
     }
 }

@@ -34,7 +34,7 @@ pub static HOST_RULES: &[HostRule] = &[
     HostRule {
         call: libc::SYS_ioctl,
         arguments: &[int_equals(1, IOCTL_ADDFD)],
-        why: "install a file in a stub for the length of an mmap",
+        why: "install a file in a stub that maps or reads it",
     },
     HostRule { call: libc::SYS_process_vm_readv, arguments: &[equals(5, 0)], why: "copy from applications" },
     HostRule { call: libc::SYS_process_vm_writev, arguments: &[equals(5, 0)], why: "copy to applications" },

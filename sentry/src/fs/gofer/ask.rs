@@ -10,7 +10,8 @@ use abi::errno::{EIO, EMFILE, ENOENT, ESTALE, Errno, SysResult};
 use wire::{Access, Followed, MAX_WALK, Name, OpenFlags, Opened, Reached, WalkStop};
 
 use super::attributes::{self, HostKey};
-use super::inode::{GoferInode, Use};
+use super::file::Use;
+use super::inode::GoferInode;
 use super::{DIRECTORIES_MAX, Tree};
 use crate::memory::HostFile;
 use crate::vfs::{Ahead, FileKind, Inode, Moment, OpenRequest};
@@ -301,7 +302,7 @@ impl Use {
     /// How the gofer opens it.
     pub(super) const fn access(self) -> (Access, OpenFlags) {
         match self {
-            Self::Read => (Access::Read, OpenFlags::empty()),
+            Self::Read | Self::Lend => (Access::Read, OpenFlags::empty()),
             Self::Write => (Access::ReadWrite, OpenFlags::empty()),
             Self::Append => (Access::ReadWrite, OpenFlags::APPEND),
             // Not opened for this by name, see `GoferInode::attributes`.

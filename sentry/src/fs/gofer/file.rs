@@ -1,24 +1,41 @@
 //! An open regular file: the donated descriptor, used directly.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use abi::errno::SysResult;
 
-use super::inode::{GoferInode, Use};
+use super::inode::GoferInode;
 use crate::fs::host_files::Extent;
 use crate::memory::HostFile;
 use crate::vfs::{DataOnly, FileDescription, FileOps, MappingSource};
+
+/// What a shared descriptor of an inode is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// `O_RDONLY`
+    Read,
+    /// `O_RDWR`: also for files opened write-only, whose mappings the host wants readable.
+    Write,
+    /// `O_RDWR | O_APPEND`
+    Append,
+    /// `O_PATH`: for `fstat` alone.
+    Status,
+    /// `O_RDONLY`, and nothing else will do.
+    Lend,
+}
 
 /// See the module's text.
 pub struct RegularFile {
     inode: Arc<GoferInode>,
     file: Arc<HostFile>,
+    /// The same, open for nothing but reading, once that was needed.
+    read_only: OnceLock<Option<Arc<HostFile>>>,
 }
 
 impl RegularFile {
     pub(super) fn open(inode: Arc<GoferInode>, file: Arc<HostFile>) -> Arc<dyn FileOps> {
-        Arc::new(Self { inode, file })
+        Arc::new(Self { inode, file, read_only: OnceLock::new() })
     }
 }
 
@@ -47,6 +64,10 @@ impl FileOps for RegularFile {
 
     fn mapping(&self, _file: &FileDescription) -> SysResult<MappingSource> {
         Ok(MappingSource::Host(Arc::clone(&self.file)))
+    }
+
+    fn lend_for_reading(&self, _file: &FileDescription) -> Option<Arc<HostFile>> {
+        self.read_only.get_or_init(|| self.inode.descriptor(Use::Lend).ok()).clone()
     }
 
     fn sync(&self, data_only: DataOnly) -> SysResult<()> {

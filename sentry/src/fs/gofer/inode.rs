@@ -12,7 +12,7 @@ use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, XattrFlags, X
 
 use super::attributes::{self, HostKey};
 use super::directory::Directory;
-use super::file::RegularFile;
+use super::file::{RegularFile, Use};
 use super::watch::Mark;
 use super::{PRIMED_MAX, Tree};
 use crate::memory::HostFile;
@@ -21,19 +21,6 @@ use crate::vfs::{
     Ahead, Attachments, Attributes, CachePolicy, FileKind, FileOps, FileSystem, Inode, LinkTarget,
     ListedName, Moment, NamesFor, NewNode, OpenRequest, SetAttributes, XattrSet,
 };
-
-/// What a shared descriptor of an inode is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// `O_RDONLY`
-    Read,
-    /// `O_RDWR`: also for files opened write-only, whose mappings the host wants readable.
-    Write,
-    /// `O_RDWR | O_APPEND`
-    Append,
-    /// `O_PATH`: for `fstat` alone.
-    Status,
-}
 
 /// An inode of a gofer's tree.
 pub struct GoferInode {
@@ -96,7 +83,7 @@ struct State {
     stale: bool,
     /// When they were learnt.
     learnt: Moment,
-    descriptors: [Weak<HostFile>; 4],
+    descriptors: [Weak<HostFile>; 5],
     /// The gofer was asked for the attributes.
     was_asked: bool,
     /// From creation or lookup, for the open that follows.
@@ -424,6 +411,7 @@ impl GoferInode {
         let at = |which: Use| state.descriptors.get(which as usize).and_then(Weak::upgrade);
         let file = match purpose {
             Use::Read => at(Use::Read).or_else(|| at(Use::Write)),
+            Use::Lend => at(Use::Read).or_else(|| at(Use::Lend)),
             Use::Write | Use::Append | Use::Status => at(purpose),
         };
         if file.is_some() && purpose != Use::Append {

@@ -38,7 +38,7 @@ use ask::Foreseen;
 use attributes::HostKey;
 use guess::Guess;
 pub use inode::GoferInode;
-use inode::Use;
+use file::Use;
 use watch::Watch;
 
 /// Descriptors of a tree that stay open after their last close, so that opening the file again asks nobody: of an

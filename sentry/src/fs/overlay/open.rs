@@ -83,6 +83,15 @@ impl FileOps for RegularFile {
         Ok(MappingSource::Host(host))
     }
 
+    fn lend_for_reading(&self, file: &FileDescription) -> Option<Arc<HostFile>> {
+        let host = match self.node.data().ok()?.upper() {
+            Some(content) => content.lend()?,
+            None => self.lower().ok()?,
+        };
+        self.node.accessed(file);
+        Some(host)
+    }
+
     fn sync(&self, _data_only: DataOnly) -> SysResult<()> {
         Ok(())
     }

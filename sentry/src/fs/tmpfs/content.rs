@@ -43,6 +43,8 @@ struct State {
     dense: u64,
     /// Mapped at least once: pages may appear without our doing.
     mapped: bool,
+    /// An application's process may have it open, to read from.
+    lent: bool,
 }
 
 enum Store {
@@ -74,7 +76,8 @@ impl Drop for Slot {
 impl Content {
     /// Nothing yet.
     pub const fn new(budget: Arc<Budget>) -> Self {
-        let state = State { store: Store::Inline(Vec::new()), size: 0, charged: 0, dense: 0, mapped: false };
+        let store = Store::Inline(Vec::new());
+        let state = State { store, size: 0, charged: 0, dense: 0, mapped: false, lent: false };
         Self { budget, state: Mutex::new(state) }
     }
 
@@ -87,7 +90,7 @@ impl Content {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let descriptor = nix::sys::memfd::memfd_create(name, flags).map_err(errno)?;
         let store = Store::Host(Arc::new(HostFile::new(descriptor)), slot, View::forbidden());
-        let state = State { store, size: 0, charged: 0, dense: 0, mapped: false };
+        let state = State { store, size: 0, charged: 0, dense: 0, mapped: false, lent: false };
         Ok(Self { budget, state: Mutex::new(state) })
     }
 
@@ -210,6 +213,17 @@ impl Content {
         state.promote()
     }
 
+    /// The memory file, for an application's process to read from; none if it takes seals, which might keep it from being emptied.
+    pub fn lend(&self) -> Option<Arc<HostFile>> {
+        let mut state = self.state.lock();
+        let file = match &state.store {
+            Store::Host(file, _, view) if !view.is_forbidden() => Arc::clone(file),
+            _ => return None,
+        };
+        state.lent = true;
+        Some(file)
+    }
+
     /// The memory file, for its seals only.
     ///
     /// # Errors
@@ -232,7 +246,15 @@ impl Content {
 
 impl Drop for Content {
     fn drop(&mut self) {
-        self.budget.give_pages(self.state.get_mut().charged);
+        let state = self.state.get_mut();
+        // A process that has it open still would keep its pages. Nobody can read them any more, unless they are mapped.
+        if let Store::Host(file, ..) = &state.store
+            && state.lent
+            && !state.mapped
+        {
+            let _ = file.set_size(0);
+        }
+        self.budget.give_pages(state.charged);
     }
 }
 
@@ -528,6 +550,24 @@ mod tests {
         assert_eq!(content.allocate(0x8, 0, 10), Err(EOPNOTSUPP));
         drop(content);
         assert_eq!(budget.pages().1, 100);
+    }
+
+    #[test]
+    fn what_is_open_elsewhere_is_emptied_at_its_end_unless_it_is_mapped() {
+        for mapped in [false, true] {
+            let (content, _) = content(100);
+            assert!(content.lend().is_none(), "it is not a host file yet");
+            content.write(INLINE_MAX, b"x").unwrap();
+            if mapped {
+                content.host_file().unwrap();
+            }
+            let file = content.lend().unwrap();
+            drop(content);
+            let left = if mapped { INLINE_MAX + 1 } else { 0 };
+            assert_eq!(u64::try_from(file.status().unwrap().st_size).unwrap(), left);
+        }
+        let sealed = Content::sealable(Arc::new(Budget::new(None, None, None)), c"test").unwrap();
+        assert!(sealed.lend().is_none());
     }
 
     #[test]

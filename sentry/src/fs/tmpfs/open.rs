@@ -7,6 +7,7 @@ use abi::errno::{EINVAL, SysResult};
 
 use super::node::Node;
 use crate::fs::host_files::Extent;
+use crate::memory::HostFile;
 use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps, Inode, MappingSource};
 
 /// Entries copied out of a directory at once, so that its lock is not held while they are handed on.
@@ -52,6 +53,12 @@ impl FileOps for RegularFile {
         let host = self.node.content()?.host_file()?;
         self.node.metadata().lock().accessed(file);
         Ok(MappingSource::Host(host))
+    }
+
+    fn lend_for_reading(&self, file: &FileDescription) -> Option<Arc<HostFile>> {
+        let host = self.node.content().ok()?.lend()?;
+        self.node.metadata().lock().accessed(file);
+        Some(host)
     }
 
     fn sync(&self, _data_only: DataOnly) -> SysResult<()> {

@@ -48,6 +48,11 @@ impl View {
         Self { window: None, uses: 0, forbidden: true }
     }
 
+    /// Whether the file is one that must never be mapped by us.
+    pub const fn is_forbidden(&self) -> bool {
+        self.forbidden
+    }
+
     /// Whether there is a mapping.
     #[cfg(test)]
     pub const fn is_mapped(&self) -> bool {

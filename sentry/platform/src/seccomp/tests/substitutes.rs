@@ -92,3 +92,56 @@ fn a_file_is_mapped_in_the_place_of_a_plain_call_and_only_the_one_that_was_lent(
         assert!(matches!(run(&mut context, Resume::Substitute { operation, result: 0 }).await, Trap::Died));
     });
 }
+
+/// A file that was lent is read by the call itself, is not installed again while it is there, and is closed by the call that closes it; a
+/// call that nothing was lent for is refused, whatever is open in the process.
+#[test]
+fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let (one, other) = (memfd(c"one", 0x1000).expect("memfd"), memfd(c"other", 0x1000).expect("memfd"));
+        for (file, byte) in [(&one, [1u8]), (&other, [2])] {
+            assert_eq!(pwrite(file, &byte, 0), Ok(1));
+        }
+        let refused = abi::errno::EINVAL.to_return_value();
+        let mut context = program(platform, one_call()).await;
+        let call = |context: &mut Box<dyn Context>, number: libc::c_long, arguments: [u64; 4]| {
+            let registers = context.registers().expect("captured");
+            registers.rip = CODE;
+            registers.rbx = number.cast_unsigned();
+            [registers.rdi, registers.rsi, registers.rdx, registers.r10] = arguments;
+        };
+        let mut made = async |number, arguments, lend: Option<(&std::os::fd::OwnedFd, u64)>, back| {
+            capture(&mut context).await;
+            call(&mut context, number, arguments);
+            syscall(&mut context, Resume::Registers).await;
+            if let Some((file, identity)) = lend {
+                assert!(context.lend(3, file.as_fd(), identity));
+            }
+            assert_eq!(back, back && context.take_back(3));
+            let result = syscall(&mut context, Resume::Native).await.arguments[0];
+            let mut byte = [0];
+            assert_eq!(context.memory().read(DATA, &mut byte), Ok(1));
+            let fds = std::fs::read_dir(format!("/proc/{}/fd", host_tid(&*context))).expect("proc").count();
+            (result, byte[0], fds)
+        };
+        let (read, close) = (libc::SYS_pread64, libc::SYS_close);
+        assert_eq!(made(read, [3, DATA, 16, 0], None, false).await, (refused, 0, 1));
+        assert_eq!(made(read, [3, DATA, 16, 0], Some((&one, 1)), false).await, (16, 1, 2));
+        assert_eq!(made(read, [3, DATA, 16, 0], Some((&other, 1)), false).await, (16, 1, 2), "known by its identity");
+        assert_eq!(made(read, [3, DATA, 16, 0], Some((&other, 2)), false).await, (16, 2, 2));
+        assert_eq!(made(read, [3, DATA, 16, 0xff8], Some((&other, 2)), false).await, (8, 0, 2));
+        // It is there, but was not lent for this call; and what was lent is not what the call names.
+        assert_eq!(made(read, [3, DATA, 16, 0], None, false).await, (refused, 0, 2));
+        let slots = SLOT_FD.cast_unsigned().into();
+        assert_eq!(made(read, [slots, DATA, 16, 0], Some((&one, 1)), false).await, (refused, 0, 2));
+        let end = platform.layout().max_address;
+        assert_eq!(made(read, [3, end - 8, 16, 0], Some((&one, 1)), false).await, (refused, 0, 2));
+        assert_eq!(made(libc::SYS_pwrite64, [3, DATA, 1, 0], Some((&one, 1)), false).await, (refused, 0, 2));
+        assert_eq!(made(close, [3, 0, 0, 0], None, false).await, (refused, 0, 2));
+        assert_eq!(made(close, [slots, 0, 0, 0], None, true).await, (refused, 0, 2));
+        assert_eq!(made(read, [3, DATA, 16, 0], Some((&one, 1)), false).await, (16, 1, 2));
+        assert_eq!(made(close, [3, 0, 0, 0], None, true).await, (0, 1, 1));
+        assert_eq!(made(read, [3, DATA, 16, 0], None, false).await, (refused, 1, 1));
+    });
+}
