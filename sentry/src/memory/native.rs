@@ -93,7 +93,9 @@ impl Task {
                 let before = memory.region_at(start)?;
                 let same =
                     matches!(&before.backing, Backing::File { source: old, .. } if Arc::ptr_eq(old, source));
-                if !same || !self.with_context(|context| context.lend(fd, source.as_fd(), source.identity()))? {
+                if !same
+                    || !self.with_context(|context| context.lend(fd, source.as_fd(), source.identity()))?
+                {
                     return None;
                 }
             }

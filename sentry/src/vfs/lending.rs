@@ -25,7 +25,14 @@ const LARGEST: u64 = 16 << 20;
 
 impl Task {
     /// `pread64` of an open file whose descriptor is `fd`. Returns whether the host is to carry it out.
-    pub fn read_natively(&self, file: &FileDescription, fd: i32, buffer: u64, count: usize, offset: u64) -> bool {
+    pub fn read_natively(
+        &self,
+        file: &FileDescription,
+        fd: i32,
+        buffer: u64,
+        count: usize,
+        offset: u64,
+    ) -> bool {
         let Some(end) = u64::try_from(count).ok().filter(|count| (SMALLEST..=LARGEST).contains(count)) else {
             return false;
         };

@@ -45,11 +45,11 @@ pub use dentry::{Dentry, Location, MayAsk, Reachable};
 pub use dentry_cache::{DENTRIES_KEPT, DentryCache, HELD_KEPT, MISSING_KEPT};
 pub use descriptors::{FD_LIMIT_MAX, FdFlags, FdTable};
 pub use devices::{DeviceClass, DeviceDriver, DeviceTable, FifoHook, FifoOpener, OpenedFifo, PartnerCame};
+pub(crate) use file::new_identity;
 pub use file::{
     CHANGEABLE_FLAGS, DataOnly, Direction, DirectoryEntry, FileDescription, FileOps, FileOwner,
     MappingSource, Operation,
 };
-pub(crate) use file::new_identity;
 pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
     ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,

@@ -344,11 +344,14 @@ mod tests {
             };
             is_native_allowed(&request, &layout, lent)
         };
-        let read = |descriptor, buffer, count, lent| allowed(libc::SYS_pread64, descriptor, buffer, count, lent);
+        let read =
+            |descriptor, buffer, count, lent| allowed(libc::SYS_pread64, descriptor, buffer, count, lent);
         assert!(read(3, 4097, 5, Some(3)) && read(3 | 1 << 40, end - 5, 5, Some(3)));
         assert!(!read(3, 4097, 5, None) && !read(4, 4097, 5, Some(3)));
         assert!(!read(SLOT_FD.cast_unsigned().into(), 4097, 5, Some(3)));
-        assert!(!read(3, end - 5, 6, Some(3)) && !read(3, end, 1, Some(3)) && !read(3, 4096, u64::MAX, Some(3)));
+        assert!(
+            !read(3, end - 5, 6, Some(3)) && !read(3, end, 1, Some(3)) && !read(3, 4096, u64::MAX, Some(3))
+        );
         let close = |descriptor, lent| allowed(libc::SYS_close, descriptor, 0, 0, lent);
         assert!(close(3, Some(3)) && !close(3, None) && !close(SLOT_FD.cast_unsigned().into(), Some(3)));
         for other in [libc::SYS_read, libc::SYS_pwrite64, libc::SYS_readv, libc::SYS_preadv, libc::SYS_dup] {

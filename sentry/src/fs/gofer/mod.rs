@@ -36,9 +36,9 @@ use crate::time::Timers;
 use crate::vfs::{DeviceNumber, FileSystem, FileSystemStatus, Inode, allocate_device};
 use ask::Foreseen;
 use attributes::HostKey;
+use file::Use;
 use guess::Guess;
 pub use inode::GoferInode;
-use file::Use;
 use watch::Watch;
 
 /// Descriptors of a tree that stay open after their last close, so that opening the file again asks nobody: of an

@@ -158,7 +158,10 @@ fn a_lent_file_is_mapped_by_its_call_and_closed_later() {
         (registers.r10, registers.r8, registers.r9) =
             (u64::from((libc::MAP_PRIVATE | libc::MAP_FIXED).cast_unsigned()), 3, 0);
         syscall(&mut context, Resume::Registers).await;
-        assert!(!context.lend(SLOT_FD.cast_unsigned().into(), file.as_fd(), 1), "not in the place of the slots");
+        assert!(
+            !context.lend(SLOT_FD.cast_unsigned().into(), file.as_fd(), 1),
+            "not in the place of the slots"
+        );
         assert!(context.lend(3, file.as_fd(), 1));
         let report = syscall(&mut context, Resume::Native).await;
         assert_eq!(report.arguments[0].to_ne_bytes(), *b"lent\0\0\0\0");

@@ -128,7 +128,11 @@ fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
         let (read, close) = (libc::SYS_pread64, libc::SYS_close);
         assert_eq!(made(read, [3, DATA, 16, 0], None, false).await, (refused, 0, 1));
         assert_eq!(made(read, [3, DATA, 16, 0], Some((&one, 1)), false).await, (16, 1, 2));
-        assert_eq!(made(read, [3, DATA, 16, 0], Some((&other, 1)), false).await, (16, 1, 2), "known by its identity");
+        assert_eq!(
+            made(read, [3, DATA, 16, 0], Some((&other, 1)), false).await,
+            (16, 1, 2),
+            "known by its identity"
+        );
         assert_eq!(made(read, [3, DATA, 16, 0], Some((&other, 2)), false).await, (16, 2, 2));
         assert_eq!(made(read, [3, DATA, 16, 0xff8], Some((&other, 2)), false).await, (8, 0, 2));
         // It is there, but was not lent for this call; and what was lent is not what the call names.
