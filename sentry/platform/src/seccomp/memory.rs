@@ -71,7 +71,11 @@ impl UserMemory for Memory {
         }
         let thread = &self.thread;
         match thread.carried.read(&thread.slot, address, buffer) {
-            Ok(Some(count)) => return Ok(count),
+            Ok(Some(count)) => {
+                // The stub, too, has read what it found there.
+                thread.slot.space.code.overlay(address, &mut buffer[..count]);
+                return Ok(count);
+            }
             Ok(None) => {}
             Err((address, bytes)) => Self::write_out(thread, self.max_address, address, &bytes),
         }
