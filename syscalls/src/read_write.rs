@@ -72,11 +72,18 @@ pub(crate) fn start_write<'a>(task: &'a Arc<Task>, write: SysResult<Write>) -> R
 
 /// `read(2)` <https://man7.org/linux/man-pages/man2/read.2.html>
 pub fn sys_read<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usize) -> Reply<'a> {
+    if let Some(result) = task.read_again(buffer.address(), count) {
+        return result.into_reply();
+    }
+    let file = match task.open_file(fd.raw()) {
+        Ok(file) => file,
+        Err(errno) => return Reply::Now(Err(errno.into())),
+    };
+    if let Some((operation, result)) = task.read_in_place(&file, fd.raw(), buffer.address(), count) {
+        return Reply::Substitute(operation, result);
+    }
     let buffers = UserBuffers::one(buffer.address(), count);
-    let read = task
-        .open_file(fd.raw())
-        .and_then(|file| Read::new(file, buffers, At::Position, Blocking::AsDescription));
-    start_read(task, read)
+    start_read(task, Read::new(file, buffers, At::Position, Blocking::AsDescription))
 }
 
 /// `write(2)` <https://man7.org/linux/man-pages/man2/write.2.html>

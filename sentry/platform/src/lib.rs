@@ -318,6 +318,18 @@ pub trait Context: Send {
         false
     }
 
+    /// Whether [`Substitute::Read`] is possible now.
+    fn may_read_instead(&self) -> bool {
+        false
+    }
+
+    /// Whether the trapped call is one for which [`Substitute::Read`] was the last resume, and did not give what was foreseen: the
+    /// call is to be made as if for the first time. An application can make that so by itself.
+    fn is_again(&self, request: &SyscallRequest) -> bool {
+        let _ = request;
+        false
+    }
+
     /// Writes down what calls that only report facts are to return, so that they need not trap. To be called whenever
     /// one changes, before the thread goes on; `None` for all while somebody wants to see every call.
     fn set_facts(&mut self, facts: Option<&Facts>) {
@@ -437,6 +449,9 @@ pub enum Substitute {
     MapFile { address: u64, length: u64, protection: Protection, descriptor: u64, offset: u64 },
     /// [`MemoryOperation::Unmap`]
     Unmap { address: u64, length: u64 },
+    /// `pread64` of a file that was lent for this call, of just as many bytes as the call is to return. Should the host give anything else, the call
+    /// traps once more ([`Context::is_again`]). Only where [`Context::may_read_instead`].
+    Read { descriptor: u64, address: u64, length: u64, offset: u64 },
 }
 
 /// Whether stores reach the file.

@@ -48,7 +48,7 @@ use crate::kernel::Kernel;
 use crate::memory::MemoryManager;
 use crate::signals::{FaultDetails, TaskSignals};
 use crate::time::Instant;
-use crate::vfs::{FdTable, FileDescription, FsContext};
+use crate::vfs::{FdTable, FileDescription, FsContext, LentRead};
 use crate::wait::{Interrupted, Observer, PollEvents, Subscription, WaitError, WaitQueue, observer_of};
 
 /// Bytes of a command line that are shown.
@@ -114,8 +114,10 @@ pub struct Task {
     vfork_done: Mutex<Option<Arc<VforkDone>>>,
     /// The thread is ending by its own `exit(2)`, which the host is to carry out.
     pub exits_natively: AtomicBool,
-    /// The host may not have carried out yet what it was left to do in the address space.
+    /// The host may not have carried out yet what it was left to do.
     pub(crate) left_to_host: AtomicBool,
+    /// A read that it was left to do.
+    pub(crate) lent_read: Mutex<Option<LentRead>>,
     waker: OnceLock<Waker>,
     observer: OnceLock<Arc<dyn Observer>>,
 }
@@ -199,6 +201,7 @@ impl Task {
             vfork_done: Mutex::new(None),
             exits_natively: AtomicBool::new(false),
             left_to_host: AtomicBool::new(false),
+            lent_read: Mutex::new(None),
             waker: OnceLock::new(),
             observer: OnceLock::new(),
         })

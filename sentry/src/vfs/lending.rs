@@ -3,19 +3,29 @@
 //!
 //! The file is lent to the application's host process for that, under the number that the call names
 //! ([`platform::Context::lend`]); what the host may execute there, the platform compares with the call. It stays until the descriptor is closed
-//! or the process changes its memory in a way that the host cannot be left alone with. What such a call returns is
-//! the host's word to the application alone: nothing here depends on it. So only calls that name their offset go this way, for
-//! a position would have to be moved by what was really read.
+//! or the process changes its memory in a way that the host cannot be left alone with.
+//!
+//! A call that names its offset is carried out as it stands, and what it returns is the host's word to the application alone. One that reads at the
+//! description's position, where the host would use its own, has a read of just as many bytes as the file has put in its place, and the position is moved
+//! before: nothing is locked while the host reads. Should that give less (somebody has cut the file meanwhile, the memory cannot be
+//! written), the call traps once more, is made in the usual way at the offset where it began, and the position is put right by the difference, as it is
+//! after any read whose bytes do not reach the user.
 //!
 //! Only while nobody shares the process's memory: its descriptors are known to one thread only.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use abi::errno::{EAGAIN, SysResult};
 use abi::polling::InotifyMask;
+use platform::{Substitute, Trap};
 
 use super::file::FileDescription;
 use super::inode::FileKind;
+use super::transfer::{At, Blocking, Read, UserBuffers};
 use super::watches;
+use crate::memory::HostFile;
 use crate::task::Task;
 
 /// Transfers of fewer bytes are copied by the sentry: one notification costs as much.
@@ -23,41 +33,123 @@ const SMALLEST: u64 = 64 << 10;
 /// Nobody can interrupt the host in a larger one for too long.
 const LARGEST: u64 = 16 << 20;
 
+/// A read at a position that the host makes, until the thread traps again.
+pub struct LentRead {
+    file: Arc<FileDescription>,
+    offset: u64,
+    length: u64,
+    /// The host has not read so much, and the call is about to be made again.
+    again: bool,
+}
+
 impl Task {
+    /// The host file of one that may be lent for a transfer of so many bytes.
+    fn lendable(&self, file: &FileDescription, buffer: u64, length: u64) -> Option<Arc<HostFile>> {
+        let memory = self.memory();
+        let end = buffer.checked_add(length)?;
+        let may = file.readable
+            && file.inode.kind() == FileKind::Regular
+            && end <= memory.layout().max_address
+            && memory.users() == 1;
+        if may { file.ops.lend_for_reading(file) } else { None }
+    }
+
+    fn lend(&self, fd: i32, host: &HostFile) -> bool {
+        let number = u64::from(fd.cast_unsigned());
+        self.with_context(|context| context.lend(number, host.as_fd(), host.identity())).unwrap_or(false)
+    }
+
     /// `pread64` of an open file whose descriptor is `fd`. Returns whether the host is to carry it out.
-    pub fn read_natively(
+    pub fn read_natively(&self, file: &FileDescription, fd: i32, buffer: u64, count: usize, offset: u64) -> bool {
+        let Some(length) = worthwhile(count) else { return false };
+        if offset > super::POSITION_MAX - length {
+            return false;
+        }
+        let lent = self.lendable(file, buffer, length).is_some_and(|host| self.lend(fd, &host));
+        if lent {
+            watches::on_file(file, InotifyMask::IN_ACCESS);
+        }
+        lent
+    }
+
+    /// `read` of an open file whose descriptor is `fd`: what the host is to do instead, and what the call returns then.
+    pub fn read_in_place(
         &self,
-        file: &FileDescription,
+        file: &Arc<FileDescription>,
         fd: i32,
         buffer: u64,
         count: usize,
-        offset: u64,
-    ) -> bool {
-        let Some(end) = u64::try_from(count).ok().filter(|count| (SMALLEST..=LARGEST).contains(count)) else {
-            return false;
+    ) -> Option<(Substitute, u64)> {
+        let most = worthwhile(count)?;
+        if !self.with_context(|context| context.may_read_instead())? {
+            return None;
+        }
+        let host = self.lendable(file, buffer, most)?;
+        let size = u64::try_from(host.status().ok()?.st_size).ok()?;
+        let there_is = |start: u64| Some(size.saturating_sub(start).min(most)).filter(|length| *length >= SMALLEST);
+        there_is(*file.position.lock())?;
+        if !self.lend(fd, &host) {
+            return None;
+        }
+        let (offset, length) = {
+            let mut position = file.position.lock();
+            let (offset, length) = (*position, there_is(*position)?);
+            *position = offset + length;
+            (offset, length)
         };
-        let fits = |start: u64, limit: u64| start.checked_add(end).is_some_and(|end| end <= limit);
-        let memory = self.memory();
-        if !file.readable
-            || file.inode.kind() != FileKind::Regular
-            || !fits(offset, super::POSITION_MAX)
-            || !fits(buffer, memory.layout().max_address)
-            || memory.users() != 1
+        *self.lent_read.lock() = Some(LentRead { file: Arc::clone(file), offset, length, again: false });
+        self.left_to_host.store(true, Ordering::Relaxed);
+        watches::on_file(file, InotifyMask::IN_ACCESS);
+        let descriptor = u64::from(fd.cast_unsigned());
+        Some((Substitute::Read { descriptor, address: buffer, length, offset }, length))
+    }
+
+    /// The thread has trapped after it was left to the host: nothing has to be remembered of its read, unless that is to be made again.
+    pub(crate) fn settle_read(&self, trap: &Trap) {
+        let mut read = self.lent_read.lock();
+        if let (Trap::Syscall(request), Some(read)) = (trap, &mut *read)
+            && !read.again
+            && self.with_context(|context| context.is_again(request)) == Some(true)
         {
-            return false;
+            read.again = true;
+            // At the next trap it is forgotten.
+            self.left_to_host.store(true, Ordering::Relaxed);
+            return;
         }
-        let Some(host) = file.ops.lend_for_reading(file) else { return false };
-        let number = u64::from(fd.cast_unsigned());
-        let lent = self.with_context(|context| context.lend(number, host.as_fd(), host.identity()));
-        if lent == Some(true) {
-            watches::on_file(file, InotifyMask::IN_ACCESS);
-            return true;
+        let done = read.take();
+        drop(read);
+        // Nobody else may have the file open any more.
+        drop(done);
+    }
+
+    /// Makes a `read` again that the host has not made as foreseen. `None`: this is none.
+    pub fn read_again(&self, buffer: u64, count: usize) -> Option<SysResult<usize>> {
+        if !self.left_to_host.load(Ordering::Relaxed) {
+            return None;
         }
-        false
+        let read = self.lent_read.lock().take().filter(|read| read.again)?;
+        let buffers = UserBuffers::one(buffer, count);
+        let result =
+            match Read::new(Arc::clone(&read.file), buffers, At::Offset(read.offset), Blocking::AsDescription) {
+                Ok(mut again) => again.attempt(self).unwrap_or(Err(EAGAIN)),
+                Err(errno) => Err(errno),
+            };
+        let got = u64::try_from(*result.as_ref().unwrap_or(&0)).unwrap_or(0);
+        let mut position = read.file.position.lock();
+        // Others may have read on from there; who has gone elsewhere stays there.
+        if let Some(further) = position.checked_sub(read.offset + read.length) {
+            *position = (read.offset + got).saturating_add(further);
+        }
+        drop(position);
+        Some(result)
     }
 
     /// A descriptor was closed by the trapped call. Returns whether the host is to do the same, because a file was lent there.
     pub fn close_natively(&self, fd: i32) -> bool {
         self.with_context(|context| context.take_back(u64::from(fd.cast_unsigned()))).unwrap_or(false)
     }
+}
+
+fn worthwhile(count: usize) -> Option<u64> {
+    u64::try_from(count).ok().filter(|count| (SMALLEST..=LARGEST).contains(count))
 }

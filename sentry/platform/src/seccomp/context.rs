@@ -22,10 +22,10 @@ use super::rewrite::Rewriting;
 use super::slots::{NewChunk, Slot, Space};
 use super::spawn::clone_flags;
 use super::thread::{Begin, Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
-use crate::stub::{SLOT_FACTS, SLOT_FD};
+use crate::stub::{SLOT_FACTS, SLOT_FD, STATE_SUBSTITUTE, STATE_TRANSFER};
 use crate::{
     Architecture, Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, PatchSite, Registers,
-    Resume, Spawn, SpawnError, SpawnHere, SpawnKind, SyscallRequest, Trap, UserMemory,
+    Resume, Spawn, SpawnError, SpawnHere, SpawnKind, Substitute, SyscallRequest, Trap, UserMemory,
 };
 
 /// Most descriptors that are lent to a process at a time.
@@ -117,6 +117,14 @@ impl SeccompContext {
                 && !request.hot
         };
         self.captured.is_none() && matches!(&state.stand, Stand::Syscall { request, .. } if usual(request))
+    }
+
+    /// The notification that the thread is held in by its call, which will not be left for another wait until the thread is resumed.
+    fn hold(&self) -> Option<u64> {
+        let mut state = self.thread.state.lock();
+        let Stand::Syscall { id, .. } = state.stand else { return None };
+        state.to_be_held = true;
+        Some(id)
     }
 
     fn after(&self, after: After) {
@@ -350,6 +358,7 @@ impl Context for SeccompContext {
         let thread = self.thread.clone();
         let mut state = thread.state.lock();
         state.trap = None;
+        state.to_be_held = false;
         let after = match (how, &state.stand) {
             (Resume::Return(value), Stand::Syscall { id, request }) => {
                 let (id, request) = (*id, *request);
@@ -390,9 +399,11 @@ impl Context for SeccompContext {
             }
             (Resume::Substitute { operation, result }, Stand::Syscall { .. }) => {
                 let rings = self.rings(&state);
+                let read = matches!(operation, Substitute::Read { .. });
+                let how = if read { STATE_TRANSFER } else { STATE_SUBSTITUTE };
                 match substitute_command(&operation, self.lent.take(), &self.core.layout) {
-                    Ok(command) if rings || self.is_own(&state) => {
-                        self.core.substitute(&thread, &mut state, command, result, rings)
+                    Ok(command) if rings || !read && self.is_own(&state) => {
+                        self.core.substitute(&thread, &mut state, command, result, rings.then_some(how))
                     }
                     _ => self.core.condemn(&thread, &mut state),
                 }
@@ -597,7 +608,7 @@ impl Context for SeccompContext {
     fn lend(&mut self, number: u64, file: BorrowedFd<'_>, identity: u64) -> bool {
         let known = self.to_close.iter().position(|lent| lent.number == number);
         let Ok(at) = u32::try_from(number) else { return false };
-        let Stand::Syscall { id, .. } = self.thread.state.lock().stand else { return false };
+        let Some(id) = self.hold() else { return false };
         if at == SLOT_FD.cast_unsigned() || known.is_none() && self.to_close.len() >= MOST_LENT {
             return false;
         }
@@ -615,18 +626,27 @@ impl Context for SeccompContext {
     }
 
     fn take_back(&mut self, number: u64) -> bool {
-        let is_held = matches!(self.thread.state.lock().stand, Stand::Syscall { .. });
         let Some(index) = self.to_close.iter().position(|lent| lent.number == number) else { return false };
-        if is_held {
-            self.to_close.swap_remove(index);
-            self.lent = Some(number);
+        if self.hold().is_none() {
+            return false;
         }
-        is_held
+        self.to_close.swap_remove(index);
+        self.lent = Some(number);
+        true
     }
 
     fn may_substitute(&self) -> bool {
         let state = self.thread.state.lock();
         self.rings(&state) || self.is_own(&state)
+    }
+
+    fn may_read_instead(&self) -> bool {
+        let state = self.thread.state.lock();
+        matches!(state.stand, Stand::Syscall { request, .. } if request.ip == self.core.labels.ring_ip)
+    }
+
+    fn is_again(&self, request: &SyscallRequest) -> bool {
+        request.ip == self.core.labels.again_ip && request.architecture == Architecture::X86_64
     }
 
     fn lend_anywhere(&mut self, file: BorrowedFd<'_>) -> Option<u64> {

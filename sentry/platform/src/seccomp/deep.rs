@@ -115,7 +115,7 @@ impl Core {
             Stand::Syscall { request, .. } | Stand::Asking { request, .. } => request,
             _ => return After::Nothing,
         };
-        if state.stand.held_by() != Some(id) || state.orphan {
+        if state.stand.held_by() != Some(id) || state.orphan || state.to_be_held {
             return After::Nothing;
         }
         if matches!(state.stand, Stand::Asking { .. }) {

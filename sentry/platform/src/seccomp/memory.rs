@@ -210,6 +210,15 @@ pub fn substitute_command(
         Substitute::Unmap { address, length } => {
             command_for(&MemoryOperation::Unmap { address, length }, 0, layout)
         }
+        Substitute::Read { descriptor, address, length, offset } => {
+            if lent != Some(descriptor) {
+                return Err(errno::EBADF);
+            }
+            if address.checked_add(length).is_none_or(|end| end > layout.max_address) {
+                return Err(errno::EINVAL);
+            }
+            Ok([libc::SYS_pread64.cast_unsigned(), descriptor, address, length, offset, 0, 0])
+        }
     }
 }
 

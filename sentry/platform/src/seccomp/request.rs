@@ -123,23 +123,25 @@ impl Core {
     /// Has a held thread make another call in the place of its own, and return `result` if that succeeds. One that rang does so
     /// in the stub. Any other is sent the interrupt signal, whose handler does it and goes back; `result` stands in its frame already, for
     /// that is what the call is answered with. An earlier interrupt may make the two one, or bring a thread that rang into the handler,
-    /// which does the same there: it was to interrupt a thread that has trapped since.
+    /// which does the same there: it was to interrupt a thread that has trapped since. (But a read is always made in the stub.) `rings`: what the stub
+    /// is told if the thread rang.
     pub fn substitute(
         &self,
         thread: &Arc<Thread>,
         state: &mut State,
         command: [u64; 7],
         result: u64,
-        rings: bool,
+        rings: Option<u32>,
     ) -> After {
         let Stand::Syscall { id, request } = state.stand else { return self.condemn(thread, state) };
         let slot = &thread.slot;
         slot.leave_arguments(&request.arguments);
         write_commands(slot, &[command]);
         slot.set_word(SLOT_RESULT, result);
-        slot.set_state(STATE_SUBSTITUTE);
+        thread.carried.finish(slot);
+        slot.set_state(rings.unwrap_or(STATE_SUBSTITUTE));
         self.set_stand(state, Stand::Substituting(command));
-        let answer = if rings { Answer::Value(id, result) } else { Answer::Signalled(id, result) };
+        let answer = if rings.is_some() { Answer::Value(id, result) } else { Answer::Signalled(id, result) };
         self.keep_answer(thread, answer);
         After::Nothing
     }
@@ -152,7 +154,8 @@ impl Core {
         call: &Notification,
         command: &[u64; 7],
     ) -> After {
-        let expected = [self.labels.substitute_ip, self.labels.instead_ip].contains(&call.ip)
+        let labels = &self.labels;
+        let expected = [labels.substitute_ip, labels.instead_ip, labels.transfer_ip].contains(&call.ip)
             && call.architecture == AUDIT_ARCH_X86_64
             && u64::from(call.number.cast_unsigned()) == command[0]
             && call.arguments == command[1..];

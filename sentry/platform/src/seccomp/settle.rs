@@ -59,6 +59,19 @@ impl Core {
         let code = &thread.slot.space.code;
         let mut registers = *registers;
         if (labels.enter..labels.entered).contains(&registers.rip) {
+            if signal == INTERRUPT_SIGNAL && self.fell_short(thread, &registers) {
+                let request = SyscallRequest {
+                    number: u64::from(thread.slot.half(SLOT_NUMBER)),
+                    arguments: slot_arguments(thread),
+                    ip: labels.again_ip,
+                    architecture: Architecture::X86_64,
+                    hot: false,
+                };
+                restore(&mut registers, &request.arguments);
+                registers.rax = request.number;
+                self.stand_behind(thread, &mut registers);
+                return Settled::Call(registers, request);
+            }
             return if signal == INTERRUPT_SIGNAL {
                 self.leave_stub(thread, &mut registers);
                 Settled::Application(registers)
@@ -101,6 +114,13 @@ impl Core {
     pub fn unsettle(&self, thread: &Thread, registers: &Registers) -> Registers {
         let rip = thread.slot.space.code.resume_at(registers.rip).unwrap_or(registers.rip);
         Registers { rip, ..*registers }
+    }
+
+    /// Whether a read that was made in a call's place has not given what was foreseen, so that the call is about to be made.
+    fn fell_short(&self, thread: &Thread, registers: &Registers) -> bool {
+        let labels = &self.labels;
+        (labels.transfer_ip..labels.again_ip).contains(&registers.rip)
+            && registers.rax != thread.slot.word(SLOT_RESULT)
     }
 
     fn phase(&self, registers: &Registers) -> Phase {

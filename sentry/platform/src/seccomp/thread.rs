@@ -151,6 +151,8 @@ pub struct State {
     pub interrupted: bool,
     /// The context is gone: the thread is to end at the next opportunity.
     pub orphan: bool,
+    /// What its call is answered with can only be done by a thread that is held in it.
+    pub to_be_held: bool,
     /// How often it rings.
     pub heat: Heat,
     /// Whether the spinner looks at its slot.
@@ -175,6 +177,7 @@ impl State {
             waker: None,
             interrupted: false,
             orphan: false,
+            to_be_held: false,
             heat: Heat::default(),
             watched: false,
             seated: false,

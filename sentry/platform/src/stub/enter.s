@@ -229,7 +229,7 @@ runsc_stub_copied_out:
     mov rcx, qword ptr gs:[{return_to}]
     jmp rcx
 90: # Another call is made in this one's place, and if it succeeds a result is returned that the sentry has left.
-    jne 95f
+    jne 88f
     mov rax, qword ptr gs:[{commands}]
     mov rdi, qword ptr gs:[{commands} + 8]
     mov rsi, qword ptr gs:[{commands} + 16]
@@ -243,6 +243,31 @@ runsc_stub_substitute_ip:
     jae 87b
     mov rax, qword ptr gs:[{result}]
 runsc_stub_substituted:
+    jmp 87b
+88:
+    cmp dword ptr gs:[{state}], {spawn_here}
+    je 95f
+    # A read is made in this one's place. If it does not give what the sentry has foreseen, the call is made after all, and its place says so.
+    mov rax, qword ptr gs:[{commands}]
+    mov rdi, qword ptr gs:[{commands} + 8]
+    mov rsi, qword ptr gs:[{commands} + 16]
+    mov rdx, qword ptr gs:[{commands} + 24]
+    mov r10, qword ptr gs:[{commands} + 32]
+    mov r8, qword ptr gs:[{commands} + 40]
+    mov r9, qword ptr gs:[{commands} + 48]
+    syscall
+runsc_stub_transfer_ip:
+    cmp rax, qword ptr gs:[{result}]
+    je 87b
+    mov rdi, qword ptr gs:[{arguments}]
+    mov rsi, qword ptr gs:[{arguments} + 8]
+    mov rdx, qword ptr gs:[{arguments} + 16]
+    mov r10, qword ptr gs:[{arguments} + 24]
+    mov r8, qword ptr gs:[{arguments} + 32]
+    mov r9, qword ptr gs:[{arguments} + 40]
+    mov eax, dword ptr gs:[{number}]
+    syscall
+runsc_stub_again_ip:
     jmp 87b
 91: # The answer will come to the slot. Until then the thread sleeps in the host, where it is no pending notification.
 runsc_stub_deep:

@@ -6,6 +6,7 @@
     .globl runsc_stub_chunk_size, runsc_stub_end, runsc_stub_data, runsc_stub_gs, runsc_stub_calls
     .globl runsc_stub_enter, runsc_stub_fact, runsc_stub_plain_ip, runsc_stub_saved, runsc_stub_copy_in
     .globl runsc_stub_copied_in, runsc_stub_copy_string, runsc_stub_copied_string, runsc_stub_probe
+    .globl runsc_stub_transfer_ip, runsc_stub_again_ip
     .globl runsc_stub_substitute_ip, runsc_stub_substituted, runsc_stub_instead_ip, runsc_stub_plain, runsc_stub_plain_end, runsc_stub_no_input, runsc_stub_no_output, runsc_stub_answered
     .globl runsc_stub_probed, runsc_stub_asked, runsc_stub_took_back, runsc_stub_park_ip, runsc_stub_ring
     .globl runsc_stub_deep, runsc_stub_sink, runsc_stub_deep_ip, runsc_stub_woken, runsc_stub_rung

@@ -61,6 +61,9 @@ pub const STATE_DEEP: u32 = 6;
 pub const ANSWER_DEEP: u64 = (-4000i64).cast_unsigned();
 /// The call that was rung for is to be replaced by the first command of the slot, which is a `clone`.
 pub const STATE_SPAWN: u32 = 8;
+/// The call that was rung for is to be replaced by the first command of the slot, which is a read: unless that returns what stands in the
+/// slot as the result, the call is made once more, at a place of its own.
+pub const STATE_TRANSFER: u32 = 9;
 /// Turns of the loop (some tens of nanoseconds each) that a thread waits before it gives up its processor.
 pub const PATIENCE: u32 = 2000;
 
@@ -140,6 +143,7 @@ global_asm!(
     parking = const STATE_PARKING,
     substitute = const STATE_SUBSTITUTE,
     frame_rax = const FRAME_RAX,
+    spawn_here = const STATE_SPAWN,
     spawned = const CALL_SPAWNED,
     alternate = const SLOT_ALTERNATE,
     patience = const PATIENCE,
@@ -187,6 +191,8 @@ unsafe extern "C" {
     static runsc_stub_answered: u8;
     static runsc_stub_substitute_ip: u8;
     static runsc_stub_substituted: u8;
+    static runsc_stub_transfer_ip: u8;
+    static runsc_stub_again_ip: u8;
     static runsc_stub_instead_ip: u8;
     static runsc_stub_rung: u8;
     static runsc_stub_deep: u8;
@@ -241,6 +247,8 @@ pub struct Labels {
     pub answered: u64,
     pub substitute_ip: u64,
     pub substituted: u64,
+    pub transfer_ip: u64,
+    pub again_ip: u64,
     pub instead_ip: u64,
     pub rung: u64,
     pub deep: u64,
@@ -352,6 +360,8 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         answered: at(&raw const runsc_stub_answered),
         substitute_ip: at(&raw const runsc_stub_substitute_ip),
         substituted: at(&raw const runsc_stub_substituted),
+        transfer_ip: at(&raw const runsc_stub_transfer_ip),
+        again_ip: at(&raw const runsc_stub_again_ip),
         instead_ip: at(&raw const runsc_stub_instead_ip),
         rung: at(&raw const runsc_stub_rung),
         deep: at(&raw const runsc_stub_deep),

@@ -24,6 +24,16 @@ async fn spawn_here(
     poll_fn(|wake| context.poll_spawn_here(wake, &here)).await
 }
 
+/// A program that has rung for this call (number and the first arguments).
+pub async fn ringing_for(platform: &SeccompPlatform, call: [u64; 4]) -> Box<dyn Context> {
+    let mut context = program(platform, call_through_stub()).await;
+    let registers = context.registers().expect("captured");
+    registers.rbx = platform.core.labels.enter;
+    [registers.rbp, registers.rdi, registers.rsi, registers.rdx] = call;
+    assert_eq!(syscall(&mut context, Resume::Registers).await.number, call[0]);
+    context
+}
+
 async fn ringing(platform: &SeccompPlatform) -> Box<dyn Context> {
     let mut parent = program(platform, call_through_stub()).await;
     let registers = parent.registers().expect("captured");

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::uio::pwrite;
 
+use super::children::ringing_for;
 use super::*;
 use crate::stub::SLOT_FD;
 
@@ -147,5 +148,66 @@ fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
         assert_eq!(made(read, [3, DATA, 16, 0], Some((&one, 1)), false).await, (16, 1, 2));
         assert_eq!(made(close, [3, 0, 0, 0], None, true).await, (0, 1, 1));
         assert_eq!(made(read, [3, DATA, 16, 0], None, false).await, (refused, 1, 1));
+    });
+}
+
+/// A read is made in the place of a call that rang. If it gives what was foreseen, the call returns that; otherwise the call traps again, as if it
+/// had not been made, whether or not an interrupt comes in between.
+#[test]
+fn a_read_in_a_calls_place_gives_what_was_foreseen_or_is_asked_for_again() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let file = memfd(c"one", 0x1000).expect("memfd");
+        assert_eq!(pwrite(&file, b"abcdefgh", 0xff8), Ok(8));
+        let cases = [(0xff0, DATA, true), (0xff8, DATA, false), (0, 0x6000_0000, false), (0x2000, DATA, false)];
+        let twice = |(offset, address, whole)| [(offset, address, whole, false), (offset, address, whole, true)];
+        for (offset, address, expected, interrupted) in cases.into_iter().flat_map(twice) {
+            let mut context = ringing_for(platform, [libc::SYS_read.cast_unsigned(), 3, address, 16]).await;
+            assert!(context.may_read_instead() && context.lend(3, file.as_fd(), 1));
+            if interrupted {
+                context.interrupter().interrupt();
+            }
+            let operation = Substitute::Read { descriptor: 3, address, length: 16, offset };
+            let trap = run(&mut context, Resume::Substitute { operation, result: 16 }).await;
+            let report = if expected && interrupted {
+                assert!(matches!(trap, Trap::Interrupted));
+                let registers = *context.registers().expect("captured");
+                assert_eq!((registers.rax, registers.rdi, registers.rsi, registers.rdx), (16, 3, DATA, 16));
+                syscall(&mut context, Resume::Registers).await
+            } else {
+                let Trap::Syscall(mut request) = trap else { panic!("expected a call, not {trap:?}") };
+                if !expected {
+                    assert!(context.is_again(&request) && !context.may_read_instead());
+                    assert_eq!((request.number, request.arguments[..3].to_vec()), (0, vec![3, address, 16]));
+                    request = syscall(&mut context, Resume::Return(5)).await;
+                }
+                request
+            };
+            assert!(!context.is_again(&report));
+            assert_eq!((report.number, report.arguments[0]), (1000, if expected { 16 } else { 5 }));
+            let mut bytes = [0; 16];
+            assert_eq!(context.memory().read(DATA, &mut bytes), Ok(16));
+            assert_eq!(&bytes[8..] == b"abcdefgh", expected, "{offset:x}");
+        }
+    });
+}
+
+#[test]
+fn only_what_was_lent_is_read_in_a_calls_place_and_only_into_the_programs_memory() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let file = memfd(c"one", 0x1000).expect("memfd");
+        let end = platform.layout().max_address;
+        let slots = SLOT_FD.cast_unsigned().into();
+        for (lent, descriptor, address) in [(false, 3, DATA), (true, slots, DATA), (true, 3, end - 8), (true, 3, u64::MAX - 8)] {
+            let mut context = ringing_for(platform, [libc::SYS_read.cast_unsigned(), 3, DATA, 16]).await;
+            assert!(!lent || context.lend(3, file.as_fd(), 1));
+            let operation = Substitute::Read { descriptor, address, length: 16, offset: 0 };
+            assert!(matches!(run(&mut context, Resume::Substitute { operation, result: 16 }).await, Trap::Died));
+        }
+        // A call that has not rung is not replaced.
+        let mut context = program(platform, getpid_forever()).await;
+        syscall(&mut context, Resume::Registers).await;
+        assert!(!context.may_read_instead());
     });
 }
