@@ -28,8 +28,10 @@ use super::watches;
 use crate::memory::HostFile;
 use crate::task::Task;
 
-/// Transfers of fewer bytes are copied by the sentry: one notification costs as much.
-const SMALLEST: u64 = 64 << 10;
+/// Reads at an offset of fewer bytes are copied by the sentry: one notification costs as much.
+const SMALLEST: u64 = 128 << 10;
+/// The same of reads at the position, which take two.
+const SMALLEST_IN_PLACE: u64 = 256 << 10;
 /// Nobody can interrupt the host in a larger one for too long.
 const LARGEST: u64 = 16 << 20;
 
@@ -60,8 +62,15 @@ impl Task {
     }
 
     /// `pread64` of an open file whose descriptor is `fd`. Returns whether the host is to carry it out.
-    pub fn read_natively(&self, file: &FileDescription, fd: i32, buffer: u64, count: usize, offset: u64) -> bool {
-        let Some(length) = worthwhile(count) else { return false };
+    pub fn read_natively(
+        &self,
+        file: &FileDescription,
+        fd: i32,
+        buffer: u64,
+        count: usize,
+        offset: u64,
+    ) -> bool {
+        let Some(length) = worthwhile(count, SMALLEST) else { return false };
         if offset > super::POSITION_MAX - length {
             return false;
         }
@@ -80,13 +89,15 @@ impl Task {
         buffer: u64,
         count: usize,
     ) -> Option<(Substitute, u64)> {
-        let most = worthwhile(count)?;
+        let most = worthwhile(count, SMALLEST_IN_PLACE)?;
         if !self.with_context(|context| context.may_read_instead())? {
             return None;
         }
         let host = self.lendable(file, buffer, most)?;
         let size = u64::try_from(host.status().ok()?.st_size).ok()?;
-        let there_is = |start: u64| Some(size.saturating_sub(start).min(most)).filter(|length| *length >= SMALLEST);
+        let there_is = |start: u64| {
+            Some(size.saturating_sub(start).min(most)).filter(|length| *length >= SMALLEST_IN_PLACE)
+        };
         there_is(*file.position.lock())?;
         if !self.lend(fd, &host) {
             return None;
@@ -129,11 +140,15 @@ impl Task {
         }
         let read = self.lent_read.lock().take().filter(|read| read.again)?;
         let buffers = UserBuffers::one(buffer, count);
-        let result =
-            match Read::new(Arc::clone(&read.file), buffers, At::Offset(read.offset), Blocking::AsDescription) {
-                Ok(mut again) => again.attempt(self).unwrap_or(Err(EAGAIN)),
-                Err(errno) => Err(errno),
-            };
+        let result = match Read::new(
+            Arc::clone(&read.file),
+            buffers,
+            At::Offset(read.offset),
+            Blocking::AsDescription,
+        ) {
+            Ok(mut again) => again.attempt(self).unwrap_or(Err(EAGAIN)),
+            Err(errno) => Err(errno),
+        };
         let got = u64::try_from(*result.as_ref().unwrap_or(&0)).unwrap_or(0);
         let mut position = read.file.position.lock();
         // Others may have read on from there; who has gone elsewhere stays there.
@@ -150,6 +165,6 @@ impl Task {
     }
 }
 
-fn worthwhile(count: usize) -> Option<u64> {
-    u64::try_from(count).ok().filter(|count| (SMALLEST..=LARGEST).contains(count))
+fn worthwhile(count: usize, smallest: u64) -> Option<u64> {
+    u64::try_from(count).ok().filter(|count| (smallest..=LARGEST).contains(count))
 }

@@ -159,8 +159,10 @@ fn a_read_in_a_calls_place_gives_what_was_foreseen_or_is_asked_for_again() {
     block_on(platform, async {
         let file = memfd(c"one", 0x1000).expect("memfd");
         assert_eq!(pwrite(&file, b"abcdefgh", 0xff8), Ok(8));
-        let cases = [(0xff0, DATA, true), (0xff8, DATA, false), (0, 0x6000_0000, false), (0x2000, DATA, false)];
-        let twice = |(offset, address, whole)| [(offset, address, whole, false), (offset, address, whole, true)];
+        let cases =
+            [(0xff0, DATA, true), (0xff8, DATA, false), (0, 0x6000_0000, false), (0x2000, DATA, false)];
+        let twice =
+            |(offset, address, whole)| [(offset, address, whole, false), (offset, address, whole, true)];
         for (offset, address, expected, interrupted) in cases.into_iter().flat_map(twice) {
             let mut context = ringing_for(platform, [libc::SYS_read.cast_unsigned(), 3, address, 16]).await;
             assert!(context.may_read_instead() && context.lend(3, file.as_fd(), 1));
@@ -199,11 +201,16 @@ fn only_what_was_lent_is_read_in_a_calls_place_and_only_into_the_programs_memory
         let file = memfd(c"one", 0x1000).expect("memfd");
         let end = platform.layout().max_address;
         let slots = SLOT_FD.cast_unsigned().into();
-        for (lent, descriptor, address) in [(false, 3, DATA), (true, slots, DATA), (true, 3, end - 8), (true, 3, u64::MAX - 8)] {
+        for (lent, descriptor, address) in
+            [(false, 3, DATA), (true, slots, DATA), (true, 3, end - 8), (true, 3, u64::MAX - 8)]
+        {
             let mut context = ringing_for(platform, [libc::SYS_read.cast_unsigned(), 3, DATA, 16]).await;
             assert!(!lent || context.lend(3, file.as_fd(), 1));
             let operation = Substitute::Read { descriptor, address, length: 16, offset: 0 };
-            assert!(matches!(run(&mut context, Resume::Substitute { operation, result: 16 }).await, Trap::Died));
+            assert!(matches!(
+                run(&mut context, Resume::Substitute { operation, result: 16 }).await,
+                Trap::Died
+            ));
         }
         // A call that has not rung is not replaced.
         let mut context = program(platform, getpid_forever()).await;
