@@ -93,6 +93,7 @@ if step "build" 1200 cargo build --workspace --all-targets -q; then
     step "do" 240 cargo test -p runsc -q --test do_command
     step "security" 240 cargo test -p runsc -q --test security --test sentry_filter
     step "host sockets" 120 cargo test -p runsc -q --test host_sockets
+    step "opened ahead" 120 cargo test -p runsc -q --test opened_ahead
     step "oci" 180 cargo test -p runsc -q --test oci
     step "lifecycle" 240 cargo test -p runsc -q --test lifecycle
     if [ "$mode" != quick ]; then

@@ -34,7 +34,7 @@ fn echo() -> Result<(), Box<dyn Error>> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let mut buffer = vec![0; wire::MAX_MESSAGE];
     while let wire::Incoming::Request(length) = wire::receive_request(socket.as_fd(), &mut buffer) {
-        wire::send(socket.as_fd(), buffer.get(..length).unwrap_or_default(), None)?;
+        wire::send(socket.as_fd(), buffer.get(..length).unwrap_or_default(), &[])?;
     }
     Ok(())
 }
@@ -50,7 +50,7 @@ fn measure_echo() -> Result<(), Box<dyn Error>> {
     let (mut child, socket) = start(Path::new(""))?;
     let mut buffer = vec![0; wire::MAX_MESSAGE];
     let time = median(|| {
-        wire::send(socket.as_fd(), &[1; 16], None)?;
+        wire::send(socket.as_fd(), &[1; 16], &[])?;
         wire::receive_request(socket.as_fd(), &mut buffer);
         Ok(())
     })?;

@@ -10,12 +10,12 @@ use abi::errno::{self, Errno};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
 use tracing::warn;
-use wire::{
-    Attr, HandleId, Incoming, MAX_CHANNELS, MAX_CLUNKS, MAX_MESSAGE, Reply, Request, TreeFlags, WalkStep,
-};
+use wire::{HandleId, Incoming, MAX_CHANNELS, MAX_CLUNKS, MAX_MESSAGE, Reply, Request, TreeFlags};
 
+use crate::answer::{Answer, send};
+use crate::follow::follow;
 use crate::handles::{Budget, Handles, Node};
-use crate::lookup::{attributes, follow, link_target, reopen, walk};
+use crate::lookup::{attributes, link_target, reopen, walk};
 use crate::nearness::Nearness;
 use crate::watches::{self, Watches};
 use crate::{DeviceNodes, SetupError, attributes, change, create, directory, host_sockets, open, xattrs};
@@ -53,30 +53,6 @@ pub struct Server {
 pub struct Channels {
     open: Mutex<u32>,
     ended: Condvar,
-}
-
-/// A reply, and the descriptor that goes with it.
-#[derive(Debug)]
-pub struct Answer {
-    pub reply: Reply,
-    pub descriptor: Option<OwnedFd>,
-}
-
-impl Answer {
-    /// A reply without a descriptor.
-    pub fn plain(reply: Reply) -> Self {
-        Self { reply, descriptor: None }
-    }
-
-    /// A descriptor and nothing else.
-    pub fn descriptor(descriptor: OwnedFd) -> Self {
-        Self { reply: Reply::Done, descriptor: Some(descriptor) }
-    }
-
-    /// A file, from now on held.
-    pub fn file(server: &Server, node: Arc<Node>, attr: Attr) -> Self {
-        Self::plain(Reply::File { handle: server.handles.insert(node), attr })
-    }
 }
 
 /// Serves the first channel, and those it asks for, until all have ended.
@@ -135,39 +111,6 @@ fn serve_channel(server: &Arc<Server>, socket: &OwnedFd) {
     server.channels.ended.notify_all();
 }
 
-/// Sends an answer. When its descriptor cannot be sent (`ETOOMANYREFS`: the sentry reads no replies), the request
-/// fails and what it made us hold is let go.
-fn send(
-    server: &Server,
-    socket: &OwnedFd,
-    answer: Result<Answer, Errno>,
-    outgoing: &mut Vec<u8>,
-) -> Result<(), Errno> {
-    let (reply, descriptor) = match answer {
-        Ok(Answer { reply, descriptor }) => (reply, descriptor),
-        Err(error) => (Reply::Failed(error), None),
-    };
-    reply.encode(outgoing);
-    match wire::send(socket.as_fd(), outgoing, descriptor.as_ref().map(AsFd::as_fd)) {
-        Err(error) if descriptor.is_some() && error != errno::EPIPE => {
-            held_by(&reply).into_iter().for_each(|handle| server.handles.remove(handle));
-            Reply::Failed(error).encode(outgoing);
-            wire::send(socket.as_fd(), outgoing, None)
-        }
-        result => result,
-    }
-}
-
-/// The handles a reply tells of.
-fn held_by(reply: &Reply) -> Vec<HandleId> {
-    match reply {
-        Reply::File { handle, .. } | Reply::Attached { handle, .. } => vec![*handle],
-        Reply::Walked { steps, .. } => steps.iter().map(|WalkStep { handle, .. }| *handle).collect(),
-        Reply::Followed { steps, .. } => steps.iter().filter_map(|step| step.handle).collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// Does what one request asks for.
 fn answer(server: &Arc<Server>, request: &Request<'_>) -> Result<Answer, Errno> {
     let get = |handle: &HandleId| server.handles.get(*handle);
@@ -177,7 +120,7 @@ fn answer(server: &Arc<Server>, request: &Request<'_>) -> Result<Answer, Errno> 
     match request {
         Request::Attach { tree } => attach(server, *tree),
         Request::Walk { from, names, open } => walk(server, &get(from)?, names, *open),
-        Request::Follow { from, names, open } => follow(server, &get(from)?, names, *open),
+        Request::Follow { from, names, open, ahead } => follow(server, &get(from)?, names, *open, ahead),
         Request::Open { file, access, flags } => {
             open::open_regular(server, &*get(file)?, *access, *flags).map(Answer::descriptor)
         }

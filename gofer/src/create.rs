@@ -12,7 +12,8 @@ use rustix::fs::{self, AtFlags, Dev, Gid, Mode, OFlags, Uid};
 use wire::{Access, Attr, CreateMode, DeviceNumber, Name, OpenFlags, Reply, SpecialFile};
 
 use crate::DeviceNodes;
-use crate::connection::{Answer, Server};
+use crate::answer::Answer;
+use crate::connection::Server;
 use crate::handles::Node;
 use crate::lookup::{attributes, errno, look_up, number, reopen};
 use crate::open::open_flags;
@@ -44,7 +45,7 @@ pub fn create(
     let (held, attr) = finish().inspect_err(|_| remove(dir, name, AtFlags::empty()))?;
     let node = Node::new(held, &attr, dir.tree, dir.flags, permit);
     let handle = server.handles.insert(Arc::new(node));
-    Ok(Answer { reply: Reply::File { handle, attr }, descriptor: Some(descriptor) })
+    Ok(Answer::new(Reply::File { handle, attr }, Some(descriptor)))
 }
 
 /// Answers `Mkdir`.

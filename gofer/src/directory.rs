@@ -9,7 +9,8 @@ use abi::errno::Errno;
 use rustix::fs::{OFlags, RawDir, SeekFrom, seek};
 use wire::{DirEntry, FileType, MAX_MESSAGE, ReadDirFlags, Reply};
 
-use crate::connection::{Answer, Server};
+use crate::answer::Answer;
+use crate::connection::Server;
 use crate::handles::{Node, Permit};
 use crate::lookup::{entry_attributes, errno, reopen};
 

@@ -8,7 +8,8 @@ use rustix::fs::AtFlags;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags};
 use wire::{CreateMode, FileType, Name, SocketType, TreeFlags};
 
-use crate::connection::{Answer, Server};
+use crate::answer::Answer;
+use crate::connection::Server;
 use crate::create::{adopt, remove};
 use crate::handles::Node;
 use crate::lookup::{errno, number};

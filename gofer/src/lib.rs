@@ -4,8 +4,8 @@
 //! [`serve`] is the whole life of the process: [`setup`] takes away everything but the trees and the calls in
 //! [`filter`], then each channel of the connection is answered by a thread of its own until the last is closed.
 //!
-//! Inside: `connection` (channels and dispatch), `handles` (what the sentry holds), `lookup` (the only way from one
-//! file to another), `open`, `create`, `change`, `attributes`, `xattrs`, `directory`, `host_sockets` (what requests
+//! Inside: `connection` (channels and dispatch), `answer` (replies), `handles` (what the sentry holds), `lookup` (the only way from one
+//! file to another), `follow`, `open`, `create`, `change`, `attributes`, `xattrs`, `directory`, `host_sockets` (what requests
 //! do), `watches` (telling what others change), `nearness` (where threads run), `host` (the two calls no safe wrapper exists for).
 //!
 //! Invariants: the sentry is hostile. It never receives a descriptor of a directory or of a device (a queue of
@@ -21,12 +21,14 @@
     clippy::indexing_slicing
 )]
 
+mod answer;
 mod attributes;
 mod change;
 mod connection;
 mod create;
 mod directory;
 pub mod filter;
+mod follow;
 mod handles;
 mod host;
 mod host_sockets;

@@ -8,11 +8,13 @@ use rustix::fs::{
     AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, readlinkat, statx,
 };
 use wire::{
-    Access, Attr, DeviceNumber, FileType, FollowStep, HandleId, Name, OpenFlags, OpenOutcome, Reply,
-    Timestamp, WalkStep, WalkStop,
+    Access, Attr, DeviceNumber, FileType, HandleId, Name, OpenFlags, OpenOutcome, Reply, Timestamp, WalkStep,
+    WalkStop,
 };
 
-use crate::connection::{Answer, Server};
+use crate::answer::Answer;
+use crate::connection::Server;
+use crate::follow::Known;
 use crate::handles::Node;
 use crate::open::open_regular;
 
@@ -87,38 +89,12 @@ pub fn walk(
         }
     }
     let (stop, open, descriptor) = path.end(server);
-    Ok(Answer { reply: Reply::Walked { steps, stop, open }, descriptor })
-}
-
-/// Answers `Follow`.
-pub fn follow(
-    server: &Server,
-    from: &Arc<Node>,
-    names: &[(Name<'_>, Option<HandleId>)],
-    open: Option<(Access, OpenFlags)>,
-) -> Result<Answer, Errno> {
-    let mut path = Path::begin(from, open)?;
-    let from = attributes(from)?;
-    let mut steps = Vec::with_capacity(names.len());
-    for (name, known) in names {
-        // A handle that is not held says nothing about the name.
-        let known = known.and_then(|handle| server.handles.get(handle).ok());
-        let step = match known.and_then(|node| path.stay(*name, node)) {
-            Some(attr) => FollowStep { handle: None, attr },
-            None => match path.step(server, *name) {
-                Some((node, attr)) => FollowStep { handle: Some(server.handles.insert(node)), attr },
-                None => break,
-            },
-        };
-        steps.push(step);
-    }
-    let (stop, open, descriptor) = path.end(server);
-    Ok(Answer { reply: Reply::Followed { from, steps, stop, open }, descriptor })
+    Ok(Answer::new(Reply::Walked { steps, stop, open }, descriptor))
 }
 
 /// A walk under way.
-struct Path {
-    current: Arc<Node>,
+pub struct Path {
+    pub current: Arc<Node>,
     moved: bool,
     failure: Option<Errno>,
     open: Option<(Access, OpenFlags)>,
@@ -126,7 +102,7 @@ struct Path {
 
 impl Path {
     /// `EINVAL`: a walk changes nothing.
-    fn begin(from: &Arc<Node>, open: Option<(Access, OpenFlags)>) -> Result<Self, Errno> {
+    pub fn begin(from: &Arc<Node>, open: Option<(Access, OpenFlags)>) -> Result<Self, Errno> {
         if open.is_some_and(|(_, flags)| flags.contains(OpenFlags::TRUNC)) {
             return Err(errno::EINVAL);
         }
@@ -136,6 +112,23 @@ impl Path {
     /// Whether a name may be looked up where the walk is now.
     fn goes_on(&self) -> bool {
         !(self.moved && self.current.kind == FileType::Symlink)
+    }
+
+    /// Takes a step to the file that the name was said to stand for, or to whatever it stands for now, which is then held under the
+    /// number returned. `None` when the walk is over.
+    pub fn take(&mut self, server: &Server, known: &Known<'_>) -> Option<(Option<HandleId>, Attr)> {
+        let (new, attr) = self.look(server, known)?;
+        Some((new.map(|node| server.handles.insert(node)), attr))
+    }
+
+    /// As [`take`](Self::take), without holding the file.
+    pub fn look(&mut self, server: &Server, (name, known): &Known<'_>) -> Option<(Option<Arc<Node>>, Attr)> {
+        // A handle that is not held says nothing about the name.
+        let known = known.and_then(|handle| server.handles.get(handle).ok());
+        match known.and_then(|node| self.stay(*name, node)) {
+            Some(attr) => Some((None, attr)),
+            None => self.step(server, *name).map(|(node, attr)| (Some(node), attr)),
+        }
     }
 
     /// Takes a step by looking a name up; `None` when the walk is over.
@@ -175,7 +168,7 @@ impl Path {
     }
 
     /// Why the walk ended, and what became of the wish to open its end.
-    fn end(self, server: &Server) -> (WalkStop, OpenOutcome, Option<OwnedFd>) {
+    pub fn end(self, server: &Server) -> (WalkStop, OpenOutcome, Option<OwnedFd>) {
         let stop = match self.failure {
             Some(error) => WalkStop::Failed(error),
             None if self.current.kind == FileType::Symlink => match link_target(&self.current) {

@@ -17,7 +17,8 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{IFlags, OFlags, fstatfs, ioctl_getflags};
 use wire::{FileType, Reply};
 
-use crate::connection::{Answer, Server};
+use crate::answer::Answer;
+use crate::connection::Server;
 use crate::handles::{Node, Permit};
 use crate::lookup::{attributes, errno, number, reopen};
 
@@ -80,7 +81,7 @@ pub fn watch(server: &Server, dir: &Node) -> Result<Answer, Errno> {
     let descriptor = duplicate(queue.descriptor.as_fd())?;
     drop(kept);
     let attr = attributes(dir)?;
-    Ok(Answer { reply: Reply::Watched { number, attr }, descriptor: Some(descriptor) })
+    Ok(Answer::new(Reply::Watched { number, attr }, Some(descriptor)))
 }
 
 /// Answers `Unwatch`. The queue stays: the sentry has it, too, so a new one would be one more.

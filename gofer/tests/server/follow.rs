@@ -33,7 +33,7 @@ fn tree() -> Served {
 
 fn follow(served: &Served, names: &[(&str, Option<&Handle>)], open: bool) -> Followed {
     let names: Vec<_> = names.iter().map(|(text, known)| (name(text), *known)).collect();
-    served.client.follow(&served.root, &names, READ.filter(|_| open)).expect("a walk")
+    served.client.follow(&served.root, &names, READ.filter(|_| open), &[]).expect("a walk")
 }
 
 fn attr(step: &Reached) -> &Attr {
@@ -137,7 +137,7 @@ fn a_followed_walk_never_leads_outside() {
 /// Whether each step of a raw `Follow` kept the handle that was alleged.
 fn kept(raw: &Raw, from: HandleId, names: &[(&str, u64)]) -> Vec<bool> {
     let names = names.iter().map(|(text, known)| (name(text), Some(HandleId(*known)))).collect();
-    match raw.call(&Request::Follow { from, names, open: READ }) {
+    match raw.call(&Request::Follow { from, names, open: READ, ahead: vec![] }) {
         Reply::Followed { steps, .. } => steps.iter().map(|step| step.handle.is_none()).collect(),
         other => panic!("{other:?}"),
     }
@@ -176,12 +176,12 @@ fn no_handle_makes_a_wrong_name_right() {
     assert_eq!(kept(&raw, a, &[("dir", in_a[0]), ("file", in_a[1]), ("dir", in_a[0])]), [true, true]);
     let too_many = vec![(name("dir"), None); wire::MAX_WALK + 1];
     assert_eq!(
-        raw.call(&Request::Follow { from: a, names: too_many, open: None }),
+        raw.call(&Request::Follow { from: a, names: too_many, open: None, ahead: vec![] }),
         Reply::Failed(errno::EPROTO)
     );
     let truncating = Some((Access::Write, OpenFlags::TRUNC));
     assert_eq!(
-        raw.call(&Request::Follow { from: a, names: vec![], open: truncating }),
+        raw.call(&Request::Follow { from: a, names: vec![], open: truncating, ahead: vec![] }),
         Reply::Failed(errno::EINVAL)
     );
     drop(raw);
@@ -197,7 +197,7 @@ fn a_followed_walk_ends_where_a_walk_would() {
         let walked = served.client.walk(&served.root, &names, READ).expect("a walk");
         let known = walked.steps.iter().map(|step| Some(&step.handle)).chain(std::iter::repeat(None));
         let pairs: Vec<_> = names.into_iter().zip(known).collect();
-        let followed = served.client.follow(&served.root, &pairs, READ).expect("a walk");
+        let followed = served.client.follow(&served.root, &pairs, READ, &[]).expect("a walk");
         assert_eq!(followed.stop, walked.stop, "{path}");
         let inos: Vec<_> = followed.steps.iter().map(|step| attr(step).ino).collect();
         assert_eq!(inos, walked.steps.iter().map(|step| step.attr.ino).collect::<Vec<_>>(), "{path}");

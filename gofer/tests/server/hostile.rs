@@ -54,7 +54,7 @@ impl Raw {
         (length > 0).then(|| Reply::decode(&buffer[..length]).expect("a well-formed reply"))
     }
 
-    fn raw_call(&self, message: &[u8]) -> Option<Reply> {
+    pub fn raw_call(&self, message: &[u8]) -> Option<Reply> {
         self.send(message);
         self.receive()
     }
@@ -159,7 +159,7 @@ fn a_descriptor_sent_ends_its_channel_and_is_not_kept() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let mut message = Vec::new();
     Request::Attach { tree: 0 }.encode(&mut message);
-    wire::send(first.socket.as_fd(), &message, Some(writer.as_fd())).expect("sending");
+    wire::send(first.socket.as_fd(), &message, &[writer.as_fd()]).expect("sending");
     drop(writer);
     // Nobody holds the pipe's other end any more: this ends at once.
     let mut text = String::new();
@@ -210,6 +210,7 @@ fn handles_never_given_are_refused_everywhere() {
         let requests = [
             Request::Walk { from: bad, names: vec![x], open: None },
             Request::Walk { from: bad, names: vec![], open: Some((access, flags)) },
+            Request::Follow { from: bad, names: vec![], open: None, ahead: vec![] },
             Request::Open { file: bad, access, flags },
             Request::Create { dir: bad, name: x, access, flags, mode: all },
             Request::Mkdir { dir: bad, name: x, mode: all },

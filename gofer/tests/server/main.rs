@@ -3,6 +3,7 @@
 //! A test starts this same program again as the gofer (`GOFER_TEST_ROLE`), because confinement cannot be undone.
 //! Arguments select the tests whose name contains one of them.
 
+mod ahead;
 mod concurrency;
 mod directories;
 mod follow;
@@ -34,6 +35,7 @@ fn main() {
         operations::TESTS,
         directories::TESTS,
         follow::TESTS,
+        ahead::TESTS,
         watches::TESTS,
         trees::TESTS,
         concurrency::TESTS,

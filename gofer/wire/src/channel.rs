@@ -38,11 +38,13 @@ pub fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(errno)
 }
 
-/// Sends one message, with a descriptor beside it if there is one. Blocks while the other end's queue is full.
-pub fn send(socket: BorrowedFd<'_>, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// The most descriptors beside one message.
+pub(crate) const MOST_DESCRIPTORS: usize = 1 + crate::MAX_AHEAD;
+
+/// Sends one message, with descriptors beside it, one and [`MAX_AHEAD`](crate::MAX_AHEAD) at most. Blocks while the other end's queue is full.
+pub fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = descriptor.as_slice();
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(abi::errno::ENOBUFS);
     }
@@ -80,10 +82,10 @@ impl Channel {
         Self { socket, processor: None, outgoing: Vec::new(), incoming }
     }
 
-    /// Sends `outgoing` and waits for the reply.
-    pub(crate) fn exchange(&mut self) -> Result<(&[u8], Option<OwnedFd>), BrokenChannel> {
-        send(self.socket.as_fd(), &self.outgoing, None).map_err(|_| BrokenChannel)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    /// Sends `outgoing` and waits for the reply. Fewer descriptors come than were sent if we may have no more of them.
+    pub(crate) fn exchange(&mut self) -> Result<(&[u8], Vec<OwnedFd>), BrokenChannel> {
+        send(self.socket.as_fd(), &self.outgoing, &[]).map_err(|_| BrokenChannel)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let message = retry(|| {
             recvmsg(
@@ -94,17 +96,17 @@ impl Channel {
             )
         })
         .map_err(|_| BrokenChannel)?;
-        let mut descriptor = None;
+        let mut descriptors = Vec::new();
         for part in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = part {
-                descriptors.for_each(|received| descriptor = Some(received));
+            if let RecvAncillaryMessage::ScmRights(received) = part {
+                descriptors.extend(received);
             }
         }
         if message.bytes == 0 || message.flags.contains(ReturnFlags::TRUNC) {
             return Err(BrokenChannel);
         }
         let reply = self.incoming.get(..message.bytes).ok_or(BrokenChannel)?;
-        Ok((reply, descriptor))
+        Ok((reply, descriptors))
     }
 }
 

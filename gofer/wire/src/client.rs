@@ -87,28 +87,6 @@ pub struct Walked {
     pub opened: Opened,
 }
 
-/// Where a walk over known files led.
-#[derive(Debug)]
-pub struct Followed {
-    /// The attributes of where it began.
-    pub from: Attr,
-    /// The components reached, in order.
-    pub steps: Vec<Reached>,
-    /// Why it ended there.
-    pub stop: WalkStop,
-    /// The last component's descriptor, if asked for.
-    pub opened: Opened,
-}
-
-/// A component of a walk over known files.
-#[derive(Debug)]
-pub enum Reached {
-    /// The name still stands for the file it was said to stand for.
-    Same(Attr),
-    /// Another file, or one of which nothing was said.
-    Other(Node),
-}
-
 /// What became of a walk's wish to open its last component.
 #[derive(Debug)]
 pub enum Opened {
@@ -119,7 +97,7 @@ pub enum Opened {
 }
 
 impl Opened {
-    fn from_reply(outcome: OpenOutcome, descriptor: Option<OwnedFd>) -> Self {
+    pub(crate) fn from_reply(outcome: OpenOutcome, descriptor: Option<OwnedFd>) -> Self {
         match (outcome, descriptor) {
             (OpenOutcome::None, _) => Self::None,
             (OpenOutcome::Opened, Some(descriptor)) => Self::Descriptor(descriptor),
@@ -170,37 +148,6 @@ impl Client {
         };
         let steps = steps.iter().map(|step| self.hold(step.handle, step.attr)).collect();
         Ok(Walked { steps, stop, opened: Opened::from_reply(open, descriptor) })
-    }
-
-    /// As [`walk`](Self::walk), over names of which some were known to stand for certain files: where that is still so,
-    /// no new handle is made. Also brings the attributes of where the walk begins.
-    pub fn follow(
-        &self,
-        from: &Handle,
-        names: &[(Name<'_>, Option<&Handle>)],
-        open: Option<(Access, OpenFlags)>,
-    ) -> Result<Followed, Errno> {
-        if names.len() > MAX_WALK {
-            return Err(errno::EINVAL);
-        }
-        let known = |handle: &Option<&Handle>| handle.map(|handle| self.id(handle)).transpose();
-        let names = names.iter().map(|(name, handle)| Ok((*name, known(handle)?)));
-        let names = names.collect::<Result<Vec<_>, Errno>>()?;
-        let said = names.clone();
-        let request = Request::Follow { from: self.id(from)?, names, open };
-        let (Reply::Followed { from, steps, stop, open }, descriptor) = self.call(&request)? else {
-            return Err(MISMATCH);
-        };
-        if steps.len() > said.len() {
-            return Err(MISMATCH);
-        }
-        let reached = steps.iter().zip(said).map(|(step, (_, known))| match step.handle {
-            Some(handle) => Ok(Reached::Other(self.hold(handle, step.attr))),
-            None if known.is_some() => Ok(Reached::Same(step.attr)),
-            None => Err(MISMATCH),
-        });
-        let steps = reached.collect::<Result<_, _>>()?;
-        Ok(Followed { from, steps, stop, opened: Opened::from_reply(open, descriptor) })
     }
 
     /// Opens a regular file. `EISDIR` for a directory (see [`read_dir`](Self::read_dir)), `ELOOP` for a symbolic
@@ -377,7 +324,7 @@ impl Client {
         if Arc::ptr_eq(&self.shared, &handle.shared) { Ok(handle.id) } else { Err(errno::EXDEV) }
     }
 
-    fn hold(&self, id: HandleId, attr: Attr) -> Node {
+    pub(crate) fn hold(&self, id: HandleId, attr: Attr) -> Node {
         Node { handle: Handle { id, shared: Arc::clone(&self.shared) }, attr }
     }
 
@@ -425,7 +372,15 @@ impl Client {
         }
     }
 
+    /// One request and its reply, with the descriptor beside it; more than one is a mistake.
     pub(crate) fn call(&self, request: &Request<'_>) -> Result<(Reply, Option<OwnedFd>), Errno> {
+        let (reply, mut descriptors) = self.call_for_many(request)?;
+        let descriptor = descriptors.pop();
+        if descriptors.is_empty() { Ok((reply, descriptor)) } else { Err(MISMATCH) }
+    }
+
+    /// One request and its reply, with all descriptors beside it.
+    pub(crate) fn call_for_many(&self, request: &Request<'_>) -> Result<(Reply, Vec<OwnedFd>), Errno> {
         let mut channel = self.shared.take()?;
         let answer = self.shared.exchange(&mut channel, request);
         match answer {
@@ -433,9 +388,9 @@ impl Client {
                 self.shared.put_back(channel);
                 Err(error)
             }
-            Ok(Answer { reply, descriptor }) => {
+            Ok(Answer { reply, descriptors }) => {
                 self.shared.put_back(channel);
-                Ok((reply, descriptor))
+                Ok((reply, descriptors))
             }
             Err(error) => {
                 self.shared.die();
@@ -457,7 +412,7 @@ impl Pool {
 /// A decoded reply.
 struct Answer {
     reply: Reply,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Shared {
@@ -484,8 +439,8 @@ impl Shared {
     /// to take the last channel asks again.
     fn open_another(&self, channel: &mut Channel) -> Result<(), Errno> {
         match self.exchange(channel, &Request::NewChannel) {
-            Ok(Answer { reply: Reply::Done, descriptor: Some(socket) }) => {
-                self.put_back(Channel::new(socket))
+            Ok(Answer { reply: Reply::Done, mut descriptors }) if descriptors.len() == 1 => {
+                descriptors.drain(..).for_each(|socket| self.put_back(Channel::new(socket)));
             }
             Ok(_) => self.pool.lock().opened -= 1,
             Err(error) => {
@@ -522,9 +477,9 @@ impl Shared {
             let kept = clunks.len().saturating_sub(room.min(MAX_CLUNKS));
             append_clunks(&mut channel.outgoing, clunks.drain(kept..));
         }
-        let (message, descriptor) = channel.exchange().map_err(|_| errno::EIO)?;
+        let (message, descriptors) = channel.exchange().map_err(|_| errno::EIO)?;
         let reply = Reply::decode(message).map_err(|_| errno::EIO)?;
-        Ok(Answer { reply, descriptor })
+        Ok(Answer { reply, descriptors })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::attr::{Attr, FileSystemStat, FileType};
 use crate::codec::{DecodeError, Decoder, Encoder, errno_field};
 use crate::name::Name;
 use crate::request::HandleId;
-use crate::{MAX_LINK, MAX_MESSAGE, MAX_WALK};
+use crate::{MAX_AHEAD, MAX_LINK, MAX_MESSAGE, MAX_WALK};
 
 bitflags::bitflags! {
     /// What the gofer was told of a tree.
@@ -105,6 +105,9 @@ pub enum Reply {
         steps: Vec<FollowStep>,
         stop: WalkStop,
         open: OpenOutcome,
+        /// Of the names that were to be opened ahead, in their order: those that were. Their descriptors come in that order,
+        /// after the one of the walk's end.
+        ahead: Vec<Option<FollowStep>>,
     },
     Attr(Attr),
     /// A directory is watched: the number its events carry, and its attributes since. The queue of events travels
@@ -156,16 +159,15 @@ impl Reply {
                 stop.encode(out);
                 open.encode(out);
             }
-            Self::Followed { from, steps, stop, open } => {
+            Self::Followed { from, steps, stop, open, ahead } => {
                 out.u8(8);
                 from.encode(out);
                 out.u8(u8::try_from(steps.len()).unwrap_or(u8::MAX));
-                steps.iter().for_each(|step| {
-                    out.option(step.handle, |out, handle| handle.encode(out));
-                    step.attr.encode(out);
-                });
+                steps.iter().for_each(|step| step.encode(out));
                 stop.encode(out);
                 open.encode(out);
+                out.u8(u8::try_from(ahead.len()).unwrap_or(u8::MAX));
+                ahead.iter().for_each(|step| out.option(step.as_ref(), |out, step| step.encode(out)));
             }
             Self::Attr(attr) => {
                 out.u8(3);
@@ -237,6 +239,7 @@ impl Reply {
                 steps: decode_follow_steps(input)?,
                 stop: WalkStop::decode(input)?,
                 open: OpenOutcome::decode(input)?,
+                ahead: decode_ahead(input)?,
             },
             9 => Self::Watched { number: input.u32()?, attr: Attr::decode(input)? },
             _ => return Err(DecodeError::UnknownTag),
@@ -249,9 +252,15 @@ fn decode_follow_steps(input: &mut Decoder<'_>) -> Result<Vec<FollowStep>, Decod
     if count > MAX_WALK {
         return Err(DecodeError::TooMany);
     }
-    (0..count)
-        .map(|_| Ok(FollowStep { handle: input.option(HandleId::decode)?, attr: Attr::decode(input)? }))
-        .collect()
+    (0..count).map(|_| FollowStep::decode(input)).collect()
+}
+
+fn decode_ahead(input: &mut Decoder<'_>) -> Result<Vec<Option<FollowStep>>, DecodeError> {
+    let count = usize::from(input.u8()?);
+    if count > MAX_AHEAD {
+        return Err(DecodeError::TooMany);
+    }
+    (0..count).map(|_| input.option(FollowStep::decode)).collect()
 }
 
 fn decode_steps(input: &mut Decoder<'_>) -> Result<Vec<WalkStep>, DecodeError> {
@@ -262,6 +271,17 @@ fn decode_steps(input: &mut Decoder<'_>) -> Result<Vec<WalkStep>, DecodeError> {
     (0..count)
         .map(|_| Ok(WalkStep { handle: HandleId::decode(input)?, attr: Attr::decode(input)? }))
         .collect()
+}
+
+impl FollowStep {
+    fn encode(&self, out: &mut Encoder<'_>) {
+        out.option(self.handle, |out, handle| handle.encode(out));
+        self.attr.encode(out);
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { handle: input.option(HandleId::decode)?, attr: Attr::decode(input)? })
+    }
 }
 
 impl WalkStop {
@@ -290,6 +310,11 @@ impl WalkStop {
 }
 
 impl OpenOutcome {
+    /// Whether a descriptor travels with the reply.
+    pub(crate) fn is_opened(self) -> bool {
+        matches!(self, Self::Opened)
+    }
+
     fn encode(self, out: &mut Encoder<'_>) {
         match self {
             Self::None => out.u8(0),

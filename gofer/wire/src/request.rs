@@ -10,7 +10,7 @@ use crate::name::{Name, XattrName};
 use crate::terms::{
     Access, CreateMode, OpenFlags, ReadDirFlags, RenameFlags, SocketType, SpecialFile, XattrFlags,
 };
-use crate::{MAX_CLUNKS, MAX_LINK, MAX_WALK, MAX_XATTR};
+use crate::{MAX_AHEAD, MAX_CLUNKS, MAX_LINK, MAX_WALK, MAX_XATTR};
 
 /// A file the gofer holds for the sentry. Never zero, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +33,8 @@ pub enum Request<'a> {
         /// Each name with the file it stood for.
         names: Vec<(Name<'a>, Option<HandleId>)>,
         open: Option<(Access, OpenFlags)>,
+        /// Further names beside the last one, to be opened for reading as well if that is a regular file that can be opened.
+        ahead: Vec<(Name<'a>, Option<HandleId>)>,
     },
     Open {
         file: HandleId,
@@ -163,14 +165,11 @@ impl<'a> Request<'a> {
                 names.iter().for_each(|name| name.encode(out));
                 encode_open(*open, out);
             }
-            Self::Follow { from, names, open } => {
+            Self::Follow { from, names, open, ahead } => {
                 from.encode(out);
-                out.u8(u8::try_from(names.len()).unwrap_or(u8::MAX));
-                for (name, known) in names {
-                    name.encode(out);
-                    out.option(*known, |out, known| known.encode(out));
-                }
+                encode_known_names(names, out);
                 encode_open(*open, out);
+                encode_known_names(ahead, out);
             }
             Self::Open { file, access, flags } => {
                 file.encode(out);
@@ -348,8 +347,9 @@ impl<'a> Request<'a> {
             24 => Self::Clunk,
             25 => Self::Follow {
                 from: HandleId::decode(input)?,
-                names: decode_known_names(input)?,
+                names: decode_known_names(input, MAX_WALK)?,
                 open: input.option(open)?,
+                ahead: decode_known_names(input, MAX_AHEAD)?,
             },
             26 => Self::Watch { dir: HandleId::decode(input)? },
             27 => Self::Unwatch { tree: input.u32()? },
@@ -451,9 +451,20 @@ fn decode_names<'a>(input: &mut Decoder<'a>) -> Result<Vec<Name<'a>>, DecodeErro
     (0..count).map(|_| Name::decode(input)).collect()
 }
 
-fn decode_known_names<'a>(input: &mut Decoder<'a>) -> Result<Vec<(Name<'a>, Option<HandleId>)>, DecodeError> {
+fn encode_known_names(names: &[(Name<'_>, Option<HandleId>)], out: &mut Encoder<'_>) {
+    out.u8(u8::try_from(names.len()).unwrap_or(u8::MAX));
+    for (name, known) in names {
+        name.encode(out);
+        out.option(*known, |out, known| known.encode(out));
+    }
+}
+
+fn decode_known_names<'a>(
+    input: &mut Decoder<'a>,
+    most: usize,
+) -> Result<Vec<(Name<'a>, Option<HandleId>)>, DecodeError> {
     let count = usize::from(input.u8()?);
-    if count > MAX_WALK {
+    if count > most {
         return Err(DecodeError::TooMany);
     }
     (0..count).map(|_| Ok((Name::decode(input)?, input.option(HandleId::decode)?))).collect()

@@ -6,7 +6,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use abi::errno;
-use wire::{Attr, Client, HandleId, Incoming, MAX_MESSAGE, Reply, Request, TreeFlags};
+use wire::{
+    Access, Attr, Client, FollowStep, HandleId, Incoming, MAX_MESSAGE, Name, OpenFlags, OpenOutcome, Opened,
+    Reply, Request, TreeFlags, WalkStop,
+};
 
 /// What a test's gofer does, and what it has seen.
 #[derive(Default)]
@@ -36,7 +39,9 @@ impl Fake {
                 let (reply, descriptor) = fake.answer(&request);
                 let mut message = Vec::new();
                 reply.encode(&mut message);
-                if wire::send(socket.as_fd(), &message, descriptor.as_ref().map(AsFd::as_fd)).is_err() {
+                if wire::send(socket.as_fd(), &message, descriptor.as_ref().map(AsFd::as_fd).as_slice())
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -158,7 +163,7 @@ fn bytes_that_are_no_reply_end_the_connection() {
             scope.spawn(|| {
                 let mut buffer = vec![0; MAX_MESSAGE];
                 wire::receive_request(ours.as_fd(), &mut buffer);
-                wire::send(ours.as_fd(), garbage, None).expect("sending");
+                wire::send(ours.as_fd(), garbage, &[]).expect("sending");
             });
             assert_eq!(client.attach(0).err(), Some(errno::EIO));
         });
@@ -179,4 +184,54 @@ fn threads_that_wait_for_a_channel_wake_when_the_gofer_is_gone() {
             assert_eq!(call.join().expect("no panic"), Some(errno::EIO));
         }
     });
+}
+
+#[test]
+fn descriptors_beyond_what_a_reply_claims_are_closed() {
+    let step = || Some(FollowStep { handle: Some(HandleId(7)), attr: Attr::default() });
+    let reply = Reply::Followed {
+        from: Attr::default(),
+        steps: vec![step().expect("a step")],
+        stop: WalkStop::Complete,
+        open: OpenOutcome::Opened,
+        ahead: vec![step(), None, step()],
+    };
+    for sent in 0..=4 {
+        let (ours, theirs) = wire::socket_pair().expect("a socket pair");
+        let client = Client::new(theirs);
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = vec![0; MAX_MESSAGE];
+                let mut message = Vec::new();
+                let mut answer = |reply: &Reply, descriptors: &[_]| {
+                    wire::receive_request(ours.as_fd(), &mut buffer);
+                    reply.encode(&mut message);
+                    wire::send(ours.as_fd(), &message, descriptors).expect("sending");
+                };
+                let (handle, attr, flags) = (HandleId(1), Attr::default(), TreeFlags::empty());
+                // Before each: another channel, because the last free one is being used.
+                answer(&Reply::Failed(errno::EAGAIN), &[]);
+                answer(&Reply::Attached { handle, attr, flags }, &[]);
+                answer(&Reply::Failed(errno::EAGAIN), &[]);
+                answer(&reply, &vec![writer.as_fd(); sent]);
+            });
+            let root = client.attach(0).expect("the tree").root.handle;
+            let name = Name::new(b"name").expect("a name");
+            let open = Some((Access::Read, OpenFlags::empty()));
+            let followed = client.follow(&root, &[(name, None)], open, &[(name, None); 3]);
+            if sent > 3 {
+                assert_eq!(followed.err(), Some(errno::EIO));
+                return;
+            }
+            let followed = followed.expect("an answer");
+            // If we may have no more descriptors, what was not asked for goes first.
+            assert_eq!(matches!(followed.opened, Opened::Descriptor(_)), sent > 0);
+            let ahead: Vec<_> = followed.ahead.iter().map(Option::is_some).collect();
+            assert_eq!(ahead, if sent == 3 { [true, false, true] } else { [false; 3] });
+        });
+        drop(writer);
+        // Nobody holds the pipe's other end any more: this ends at once.
+        assert_eq!(std::io::Read::read(&mut reader, &mut [0; 1]).expect("the end of the pipe"), 0);
+    }
 }

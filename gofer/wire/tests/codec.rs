@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use wire::{
     Access, Attr, CreateMode, DeviceNumber, DirEntry, FileSystemStat, FileType, FollowStep, HandleId,
-    MAX_CLUNKS, MAX_MESSAGE, Name, OpenFlags, OpenOutcome, ReadDirFlags, RenameFlags, Reply, Request,
-    SetAttr, SetTime, SocketType, SpecialFile, Timestamp, TreeFlags, WalkStep, WalkStop, XattrFlags,
+    MAX_AHEAD, MAX_CLUNKS, MAX_MESSAGE, Name, OpenFlags, OpenOutcome, ReadDirFlags, RenameFlags, Reply,
+    Request, SetAttr, SetTime, SocketType, SpecialFile, Timestamp, TreeFlags, WalkStep, WalkStop, XattrFlags,
     XattrName, append_clunks,
 };
 
@@ -160,8 +160,9 @@ fn requests(pieces: &Pieces) -> Vec<Request<'_>> {
         Request::StatDescriptor { file },
         Request::Follow {
             from: file,
-            names: names.into_iter().zip([None, Some(dir)].into_iter().cycle()).collect(),
+            names: names.iter().copied().zip([None, Some(dir)].into_iter().cycle()).collect(),
             open: Some((access, flags)),
+            ahead: names.into_iter().zip([Some(file), None].into_iter().cycle()).collect(),
         },
     ]
 }
@@ -201,8 +202,19 @@ fn reply() -> impl Strategy<Value = Reply> {
         }),
         (prop::collection::vec(step(), 0..=16), stop(), outcome)
             .prop_map(|(steps, stop, open)| Reply::Walked { steps, stop, open }),
-        (attr(), prop::collection::vec(follow_step(), 0..=16), stop())
-            .prop_map(|(from, steps, stop)| Reply::Followed { from, steps, stop, open: OpenOutcome::Opened }),
+        (
+            attr(),
+            prop::collection::vec(follow_step(), 0..=16),
+            stop(),
+            prop::collection::vec(prop::option::of(follow_step()), 0..=MAX_AHEAD)
+        )
+            .prop_map(|(from, steps, stop, ahead)| Reply::Followed {
+                from,
+                steps,
+                stop,
+                open: OpenOutcome::Opened,
+                ahead
+            }),
         attr().prop_map(Reply::Attr),
         (any::<u32>(), attr()).prop_map(|(number, attr)| Reply::Watched { number, attr }),
         any::<[u64; 9]>().prop_map(|[kind, block_size, blocks, blocks_free, a, files, files_free, n, f]| {

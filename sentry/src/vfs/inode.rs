@@ -411,6 +411,12 @@ pub trait Inode: Send + Sync + Any {
         None
     }
 
+    /// The same of an empty directory.
+    fn remove_directory_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
+        let _ = name;
+        None
+    }
+
     /// Whether it would have to be asked of somebody else if a name exists. Making it says so as well (`EEXIST`).
     fn would_ask(&self, name: &[u8]) -> bool {
         let _ = name;

@@ -162,7 +162,7 @@ impl Task {
         let target = Target::new(self, directory, path)?;
         let Some(name) = target.name() else { return Err(EISDIR) };
         target.check_writable()?;
-        if let Some(result) = self.remove_unseen(&target, name) {
+        if let Some(result) = self.remove_unseen(&target, name, Victim::Other) {
             return result;
         }
         let victim = target.find()?.ok_or(ENOENT)?;
@@ -180,17 +180,24 @@ impl Task {
 
     /// Removes what is known only by its name, where that saves the file system a question: whoever may remove anything need
     /// not see what it is. `None`: look it up.
-    fn remove_unseen(&self, target: &Target<'_>, name: &Name) -> Option<SysResult<()>> {
+    fn remove_unseen(&self, target: &Target<'_>, name: &Name, victim: Victim) -> Option<SysResult<()>> {
         let directory = &target.directory().dentry;
-        if target.parent.trailing_slash
+        let is_directory = matches!(victim, Victim::Directory);
+        if target.parent.trailing_slash && !is_directory
             || directory.inode().kind() != FileKind::Directory
             || !may_delete_anything(&self.credentials())
             || directory.has_living_child(name)
         {
             return None;
         }
-        let result = directory.inode().unlink_unseen(name)?;
+        let result = match victim {
+            Victim::Directory => directory.inode().remove_directory_unseen(name)?,
+            Victim::Other | Victim::Any => directory.inode().unlink_unseen(name)?,
+        };
         directory.note_change();
+        if result.is_ok() {
+            watches::in_directory(directory, name, InotifyMask::IN_DELETE, is_directory, 0);
+        }
         Some(result)
     }
 
@@ -207,6 +214,9 @@ impl Task {
             Last::Root => return Err(EBUSY),
         };
         target.check_writable()?;
+        if let Some(result) = self.remove_unseen(&target, name, Victim::Directory) {
+            return result;
+        }
         let victim = target.find()?.ok_or(ENOENT)?;
         let inode = target.directory().inode();
         check_delete(&self.credentials(), &**inode, &**victim.inode(), Victim::Directory)?;

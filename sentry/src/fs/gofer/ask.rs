@@ -10,7 +10,8 @@ use abi::errno::{EIO, EMFILE, ENOENT, ESTALE, Errno, SysResult};
 use wire::{Access, Followed, MAX_WALK, Name, OpenFlags, Opened, Reached, WalkStop};
 
 use super::attributes::{self, HostKey};
-use super::file::Use;
+use super::descriptors::Use;
+use super::early::Candidate;
 use super::inode::GoferInode;
 use super::{DIRECTORIES_MAX, Tree};
 use crate::memory::HostFile;
@@ -39,6 +40,8 @@ struct Question<'a> {
     base: Arc<GoferInode>,
     names: Vec<&'a [u8]>,
     open: Option<Use>,
+    /// What to open besides.
+    candidates: Vec<Candidate>,
 }
 
 impl GoferInode {
@@ -130,7 +133,12 @@ impl GoferInode {
             Some(request) => Use::of(request),
             None => (names.len() == 1 && self.tree.guess.will_open()).then_some(Use::Read),
         };
-        Question { detour, base, names, open }
+        let candidates = if detour.is_empty() && names.len() == 1 && open == Some(Use::Read) {
+            self.candidates_after(name)
+        } else {
+            Vec::new()
+        };
+        Question { detour, base, names, open, candidates }
     }
 
     /// In a shared tree: what the names stood for when they were last asked for.
@@ -165,7 +173,9 @@ impl GoferInode {
         // A file that is open already need not be opened again.
         let last = beliefs.get(question.names.len() - 1);
         let open = question.open.filter(|purpose| !last.is_some_and(|inode| inode.is_open(*purpose)));
-        self.tree.client.follow(question.base.handle()?, &names, open.map(Use::access))
+        let candidates: Option<Vec<_>> = question.candidates.iter().map(Candidate::question).collect();
+        let candidates = candidates.unwrap_or_default();
+        self.tree.client.follow(question.base.handle()?, &names, open.map(Use::access), &candidates)
     }
 }
 
@@ -188,7 +198,7 @@ impl Answer<'_> {
         beliefs: Vec<Arc<GoferInode>>,
         followed: Followed,
     ) -> SysResult<Arc<GoferInode>> {
-        let Followed { from, steps, stop, opened } = followed;
+        let Followed { from, steps, stop, opened, ahead } = followed;
         // In an exclusive tree the attributes are known, and may have changed since the answer was given.
         if !self.tree.is_exclusive() {
             question.base.note_attr(&from);
@@ -242,7 +252,10 @@ impl Answer<'_> {
                 }
             }
             WalkStop::Symlink(target) if reached > 0 => last.note_target(target),
-            WalkStop::Complete if reached == wanted => note_opened(last, opened, question.open),
+            WalkStop::Complete if reached == wanted => {
+                note_opened(last, opened, question.open);
+                directory.learn_early(question.candidates, ahead, self.changes, self.token);
+            }
             _ => {}
         }
         result

@@ -5,11 +5,13 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use abi::errno::SysResult;
 use parking_lot::Mutex;
 use wire::{DirEntry, ReadDirFlags};
 
+use super::LISTED_MAX;
 use super::inode::GoferInode;
 use crate::fs::tmpfs::directory_seek;
 use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps, ListedName, NamesFor};
@@ -91,6 +93,7 @@ impl GoferInode {
             if exclusive && with_attributes { ReadDirFlags::ATTRIBUTES } else { ReadDirFlags::empty() };
         let changes = self.count_of_changes();
         let (mut entries, end) = self.tree.client.read_dir(self.handle()?, cookie, flags)?;
+        self.note_listed(cookie, &entries);
         for entry in &mut entries {
             match entry.attr.take() {
                 Some(attr) => {
@@ -103,6 +106,15 @@ impl GoferInode {
             }
         }
         Ok(Batch { from: cookie, entries, end })
+    }
+}
+
+impl GoferInode {
+    /// Remembers in which order files are listed.
+    fn note_listed(&self, cookie: u64, entries: &[DirEntry]) {
+        let room = LISTED_MAX.saturating_sub(self.tree.listed.load(Ordering::Relaxed));
+        let more = self.sequence.note(cookie, entries, room);
+        self.tree.listed.fetch_add(more.cast_unsigned(), Ordering::Relaxed);
     }
 }
 

@@ -5,25 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use abi::errno::SysResult;
 
+use super::descriptors::Use;
 use super::inode::GoferInode;
 use crate::fs::host_files::Extent;
 use crate::memory::HostFile;
 use crate::vfs::{DataOnly, FileDescription, FileOps, MappingSource};
-
-/// What a shared descriptor of an inode is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// `O_RDONLY`
-    Read,
-    /// `O_RDWR`: also for files opened write-only, whose mappings the host wants readable.
-    Write,
-    /// `O_RDWR | O_APPEND`
-    Append,
-    /// `O_PATH`: for `fstat` alone.
-    Status,
-    /// `O_RDONLY`, and nothing else will do.
-    Lend,
-}
 
 /// See the module's text.
 pub struct RegularFile {

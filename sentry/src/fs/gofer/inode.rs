@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use abi::errno::{EINVAL, ELOOP, ENODEV, ENOENT, ENXIO, ESTALE, EXDEV, SysResult};
+use abi::errno::{EINVAL, ENODEV, ENOENT, ESTALE, EXDEV, SysResult};
 use parking_lot::Mutex;
 use wire::{Access, Attr, Handle, Name, OpenFlags, Opened, SetAttr, XattrFlags, XattrName};
 
 use super::attributes::{self, HostKey};
-use super::directory::Directory;
-use super::file::{RegularFile, Use};
+use super::descriptors::Use;
+use super::sequence::Sequence;
 use super::watch::Mark;
 use super::{PRIMED_MAX, Tree};
 use crate::memory::HostFile;
@@ -30,10 +30,10 @@ pub struct GoferInode {
     pub(super) kind: FileKind,
     /// Of a directory in a shared tree.
     pub(super) mark: Mark,
-    handle: OnceLock<Handle>,
+    pub(super) handle: OnceLock<Handle>,
     /// How to get the handle, if there is none: an entry that a listing brought.
     origin: Mutex<Origin>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Of a symbolic link in an exclusive tree.
     target: OnceLock<Vec<u8>>,
     /// Of a symbolic link in a shared tree: the target, and when it was learnt.
@@ -45,6 +45,8 @@ pub struct GoferInode {
     children: Mutex<Children>,
     /// Of a directory: counts this kernel's changes of its names.
     changes: AtomicU64,
+    /// Of a directory: its files as they were listed.
+    pub(super) sequence: Sequence,
     attachments: Attachments,
 }
 
@@ -77,19 +79,23 @@ impl Children {
     }
 }
 
-struct State {
+pub(super) struct State {
     attributes: Attributes,
     /// The attributes have changed on the host since.
     stale: bool,
     /// When they were learnt.
     learnt: Moment,
-    descriptors: [Weak<HostFile>; 5],
+    pub(super) descriptors: [Weak<HostFile>; 5],
     /// The gofer was asked for the attributes.
-    was_asked: bool,
+    pub(super) was_asked: bool,
     /// From creation or lookup, for the open that follows.
-    created: Option<Arc<HostFile>>,
+    pub(super) created: Option<Arc<HostFile>>,
     /// The lookup opened the inode, and nobody has used that yet.
-    guessed: bool,
+    pub(super) guessed: bool,
+    /// It was opened ahead of being asked for, and nobody has used that yet.
+    pub(super) early: bool,
+    /// In which directory a listing told of it, and where there.
+    pub(super) listed: Option<(Weak<GoferInode>, u32)>,
 }
 
 impl GoferInode {
@@ -102,6 +108,8 @@ impl GoferInode {
             was_asked: false,
             created: None,
             guessed: false,
+            early: false,
+            listed: None,
         };
         Arc::new_cyclic(|me| Self {
             tree: Arc::clone(tree),
@@ -117,6 +125,7 @@ impl GoferInode {
             primed: Mutex::default(),
             children: Mutex::default(),
             changes: AtomicU64::new(0),
+            sequence: Sequence::default(),
             attachments: Attachments::default(),
         })
     }
@@ -154,7 +163,7 @@ impl GoferInode {
     }
 
     /// Gets the handle of an inode that a listing brought, and opens it on the way.
-    fn resolve(&self, open: Option<(Access, OpenFlags)>) -> SysResult<Opened> {
+    pub(super) fn resolve(&self, open: Option<(Access, OpenFlags)>) -> SysResult<Opened> {
         let Some((directory, name)) = self.origin() else {
             // Somebody else was faster, or the name is gone.
             return if self.has_handle() { Ok(Opened::None) } else { Err(ESTALE) };
@@ -202,20 +211,6 @@ impl GoferInode {
         self.state.lock().stale = true;
     }
 
-    pub(super) fn note_created(&self, file: Arc<HostFile>) {
-        self.hold_for_open(Use::Write, file);
-    }
-
-    fn hold_for_open(&self, purpose: Use, file: Arc<HostFile>) {
-        let mut state = self.state.lock();
-        if let Some(slot) = state.descriptors.get_mut(purpose as usize) {
-            *slot = Arc::downgrade(&file);
-        }
-        let old = state.created.replace(file);
-        drop(state);
-        drop(old);
-    }
-
     /// One name is gone. With the last one, descriptors kept for later are let go.
     pub(super) fn name_lost(&self) {
         let _created = {
@@ -229,14 +224,6 @@ impl GoferInode {
             state.created.take()
         };
         self.forget_descriptors();
-    }
-
-    /// A name does not stand for the inode any more: descriptors kept for later are let go.
-    pub(super) fn forget_descriptors(&self) {
-        let files = self.state.lock().descriptors.clone();
-        for file in files.iter().filter_map(Weak::upgrade) {
-            self.tree.forget(&file);
-        }
     }
 
     /// The attributes as they were when last learnt.
@@ -347,128 +334,13 @@ impl GoferInode {
     pub(super) fn unprime(&self, name: &[u8]) {
         let _ = self.take_primed(name);
     }
-
-    /// A descriptor for this use: one that is open, or a new one.
-    ///
-    /// # Errors
-    /// The gofer's.
-    pub(super) fn descriptor(&self, purpose: Use) -> SysResult<Arc<HostFile>> {
-        if let Some(file) = self.live_descriptor(purpose) {
-            return Ok(file);
-        }
-        let (access, flags) = purpose.access();
-        let descriptor = if self.handle.get().is_some() {
-            self.tree.client.open(self.handle()?, access, flags)?
-        } else {
-            match self.resolve(Some((access, flags)))? {
-                Opened::Descriptor(descriptor) => descriptor,
-                Opened::Failed(error) => return Err(error),
-                Opened::None => self.tree.client.open(self.handle()?, access, flags)?,
-            }
-        };
-        if purpose == Use::Read {
-            self.tree.guess.opened();
-        }
-        Ok(self.note_descriptor(purpose, descriptor))
-    }
-
-    /// Shares a new descriptor with whoever opens the inode next.
-    pub(super) fn note_descriptor(&self, purpose: Use, descriptor: OwnedFd) -> Arc<HostFile> {
-        let file = Arc::new(HostFile::new(descriptor));
-        let mut state = self.state.lock();
-        if let Some(slot) = state.descriptors.get_mut(purpose as usize) {
-            *slot = Arc::downgrade(&file);
-        }
-        drop(state);
-        self.tree.keep(purpose, &file);
-        file
-    }
-
-    /// The lookup that found the inode opened it, too.
-    pub(super) fn note_opened(&self, purpose: Use, file: Arc<HostFile>) {
-        self.tree.keep(purpose, &file);
-        if self.tree.is_exclusive() && purpose == Use::Read {
-            let mut state = self.state.lock();
-            if let Some(slot) = state.descriptors.first_mut() {
-                *slot = Arc::downgrade(&file);
-            }
-            state.guessed = true;
-        } else {
-            self.hold_for_open(purpose, file);
-        }
-    }
-
-    /// Whether opening the file for this use needs nobody.
-    pub(super) fn is_open(&self, purpose: Use) -> bool {
-        let state = self.state.lock();
-        let at =
-            |which: Use| state.descriptors.get(which as usize).is_some_and(|file| file.strong_count() > 0);
-        at(purpose) || purpose == Use::Read && at(Use::Write)
-    }
-
-    fn live_descriptor(&self, purpose: Use) -> Option<Arc<HostFile>> {
-        let mut state = self.state.lock();
-        let at = |which: Use| state.descriptors.get(which as usize).and_then(Weak::upgrade);
-        let file = match purpose {
-            Use::Read => at(Use::Read).or_else(|| at(Use::Write)),
-            Use::Lend => at(Use::Read).or_else(|| at(Use::Lend)),
-            Use::Write | Use::Append | Use::Status => at(purpose),
-        };
-        if file.is_some() && purpose != Use::Append {
-            if std::mem::take(&mut state.guessed) {
-                self.tree.guess.opened();
-            }
-            let created = state.created.take();
-            drop(state);
-            drop(created);
-        }
-        file
-    }
-
-    /// A descriptor that tells the attributes, for a file of a watched tree that is asked for them again.
-    fn status_descriptor(&self) -> SysResult<Option<Arc<HostFile>>> {
-        let is_shared_file = self.kind == FileKind::Regular && !self.tree.is_exclusive();
-        if !is_shared_file || !std::mem::replace(&mut self.state.lock().was_asked, true) {
-            return Ok(None);
-        }
-        if !self.tree.watch.is_active() {
-            return Ok(None);
-        }
-        let descriptor = self.tree.client.stat_descriptor(self.handle()?)?;
-        Ok(Some(self.note_descriptor(Use::Status, descriptor)))
-    }
-
-    /// Opens the file; which task asks makes no difference.
-    ///
-    /// # Errors
-    /// `ELOOP`, `ENXIO`. The gofer's.
-    pub fn open_for(&self, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
-        match self.kind {
-            FileKind::Regular => self.open_regular(request),
-            FileKind::Directory => Ok(Directory::open(self.me())),
-            FileKind::Symlink => Err(ELOOP),
-            _ => Err(ENXIO),
-        }
-    }
-
-    /// Opens a regular file. `O_DIRECT` is not passed on: the sentry's buffers are not aligned for it.
-    fn open_regular(&self, request: OpenRequest) -> SysResult<Arc<dyn FileOps>> {
-        let synchronous = OpenFlags::from_bits_truncate(request.flags) & (OpenFlags::SYNC | OpenFlags::DSYNC);
-        let file = if request.write && !synchronous.is_empty() {
-            // `O_SYNC` belongs to the host's description, so this one is not shared.
-            let access = Access::ReadWrite;
-            Arc::new(HostFile::new(self.tree.client.open(self.handle()?, access, synchronous)?))
-        } else {
-            self.descriptor(if request.write { Use::Write } else { Use::Read })?
-        };
-        Ok(RegularFile::open(self.me(), file))
-    }
 }
 
 impl Drop for GoferInode {
     fn drop(&mut self) {
         self.leave_attributes();
         self.tree.primed.fetch_sub(self.primed.get_mut().len(), Ordering::Relaxed);
+        self.tree.listed.fetch_sub(self.sequence.len(), Ordering::Relaxed);
         let mut inodes = self.tree.inodes.lock();
         // A successor may have taken the place already.
         if inodes.get(&self.key).is_some_and(|inode| inode.strong_count() == 0) {
@@ -553,11 +425,13 @@ impl Inode for GoferInode {
     }
 
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
-        Ok(self.find(name, &Ahead::default())?)
+        self.lookup_ahead(name, &Ahead::default())
     }
 
     fn lookup_ahead(&self, name: &[u8], ahead: &Ahead<'_>) -> SysResult<Arc<dyn Inode>> {
-        Ok(self.find(name, ahead)?)
+        let inode = self.find(name, ahead)?;
+        self.note_found(name, &inode);
+        Ok(inode)
     }
 
     fn cache_policy(&self) -> CachePolicy {
@@ -578,6 +452,10 @@ impl Inode for GoferInode {
 
     fn unlink_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
         self.remove_unseen(name)
+    }
+
+    fn remove_directory_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
+        self.remove_empty_unseen(name)
     }
 
     fn would_ask(&self, name: &[u8]) -> bool {

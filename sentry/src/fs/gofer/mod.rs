@@ -4,7 +4,8 @@
 //! names while it lives (`inode.rs`; operations on names in `names.rs`); `file.rs` and `directory.rs` are open files.
 //!
 //! The gofer opens, the sentry reads, writes and maps: a regular file is a donated descriptor. At most four are in
-//! use for one inode (reading, writing, appending, `fstat` alone), shared by all who have it open.
+//! use for one inode (reading, writing, appending, `fstat` alone; `descriptors.rs`), shared by all who have it open. Where files are
+//! opened in the order of a listing, the next ones are opened along (`sequence.rs`, `early.rs`).
 //!
 //! An *exclusive* tree is changed by nobody else: attributes, link targets, listings and the
 //! descriptors of files opened lately stay cached, and most calls ask the gofer nothing. In a shared tree everything is asked
@@ -16,11 +17,14 @@
 
 mod ask;
 mod attributes;
+mod descriptors;
 mod directory;
+mod early;
 mod file;
 mod guess;
 mod inode;
 mod names;
+mod sequence;
 mod watch;
 
 use std::collections::{HashMap, VecDeque};
@@ -36,20 +40,26 @@ use crate::time::Timers;
 use crate::vfs::{DeviceNumber, FileSystem, FileSystemStatus, Inode, allocate_device};
 use ask::Foreseen;
 use attributes::HostKey;
-use file::Use;
+use descriptors::Use;
+use early::Spares;
 use guess::Guess;
 pub use inode::GoferInode;
+use sequence::Habit;
 use watch::Watch;
 
 /// Descriptors of a tree that stay open after their last close, so that opening the file again asks nobody: of an
 /// exclusive tree, ...
-const RECENT_MAX: usize = 4096;
+const RECENT_MAX: usize = 8192;
 /// ... of a shared one, ...
 const RECENT_SHARED_MAX: usize = 512;
-/// ... and never more than this part of what we may have open.
+/// ... and never more than this part of what we may have open, ...
 const RECENT_PART: usize = 4;
+/// ... or than what is left of it beside memory files, which may be half of it, and so many others.
+const RECENT_LEAVES: usize = 4096;
 /// Attributes of files that are no objects now, for each tree: listings brought them, or the object was given up.
 const PRIMED_MAX: usize = 32 * 1024;
+/// Names kept in the order in which they were listed, for each tree.
+const LISTED_MAX: usize = 32 * 1024;
 /// Directories of a shared tree that stay held after their last use, for each tree.
 const DIRECTORIES_MAX: usize = 64;
 /// Where the number of a foreign host device begins in an inode number.
@@ -76,6 +86,12 @@ struct Tree {
     recent: Mutex<Recent>,
     /// Whether lookups should open what they find.
     guess: Guess,
+    /// Whether files are opened in the order of listings.
+    habit: Habit,
+    /// Opened ahead of being asked for.
+    spares: Spares,
+    /// Names in all sequences together.
+    listed: AtomicUsize,
     /// Entries in all `primed` maps together.
     primed: AtomicUsize,
     /// Counts this kernel's changes of names.
@@ -101,7 +117,8 @@ struct Recent {
 impl Recent {
     fn new() -> Self {
         let limit = crate::fs::tmpfs::budget::host_limits().descriptors;
-        let room = usize::try_from(limit).unwrap_or(usize::MAX) / RECENT_PART;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let room = (limit / RECENT_PART).max((limit / 2).saturating_sub(RECENT_LEAVES));
         Self { files: Vec::new(), room, chance: 1 }
     }
 
@@ -144,6 +161,9 @@ impl GoferFs {
             devices: Mutex::default(),
             recent: Mutex::new(Recent::new()),
             guess: Guess::new(attached.flags.contains(TreeFlags::EXCLUSIVE)),
+            habit: Habit::default(),
+            spares: Spares::default(),
+            listed: AtomicUsize::new(0),
             primed: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
             foreseen: Mutex::default(),
@@ -175,7 +195,8 @@ impl Drop for GoferFs {
         // What they hold holds the tree.
         let kept = std::mem::take(&mut *self.tree.directories.lock());
         let foreseen = std::mem::take(&mut *self.tree.foreseen.lock());
-        drop((kept, foreseen));
+        let spares = self.tree.spares.close();
+        drop((kept, foreseen, spares));
         if self.tree.watch.is_active() {
             self.tree.release();
         }
@@ -244,7 +265,8 @@ impl Tree {
     /// Lets go of a removed file's descriptor, so that the host can free its space.
     fn forget(&self, file: &Arc<HostFile>) {
         let removed = self.recent.lock().remove(file);
-        drop(removed);
+        let spare = self.spares.remove(file);
+        drop((removed, spare));
     }
 
     fn file_system(self: &Arc<Self>, asker: &GoferInode) -> Arc<dyn FileSystem> {

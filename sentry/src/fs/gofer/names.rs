@@ -80,6 +80,22 @@ impl GoferInode {
         Ok(())
     }
 
+    /// As [`remove_unseen`](Self::remove_unseen). A directory that was met before may be known still; whether it is the one that was
+    /// removed, it is asked itself when that matters.
+    pub(super) fn remove_empty_unseen(&self, name: &[u8]) -> Option<SysResult<()>> {
+        if self.tree.is_exclusive() {
+            return None;
+        }
+        let victim = self.believed_child(name);
+        let rmdir = || self.tree.client.rmdir(self.handle()?, Name::new(name)?);
+        let result = rmdir();
+        self.name_changed(name, None);
+        if let (Ok(()), Some(victim)) = (&result, victim) {
+            victim.directory_lost();
+        }
+        Some(result)
+    }
+
     pub(super) fn move_name(
         &self,
         name: &[u8],

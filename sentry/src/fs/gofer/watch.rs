@@ -36,6 +36,8 @@ const NAMES_MAX: usize = 4096;
 const TREE_ASKED: u32 = 64;
 /// ... and a directory in it after so many.
 const DIRECTORY_ASKED: u32 = 3;
+/// A listed directory of so many files is watched at once where programs go through all that they list.
+const GONE_THROUGH: usize = 6;
 /// After at least so long, and at most twice as long, without use everything is forgotten.
 const IDLE_NS: u64 = 2 * SECOND_NS;
 /// Room for events read at once.
@@ -146,21 +148,26 @@ impl Watch {
         self.state.lock().changes
     }
 
-    /// What a name in a directory stands for, as an answer said.
-    pub(super) fn learn(&self, mark: &Mark, name: &[u8], inode: Option<&Arc<GoferInode>>, token: u64) {
+    /// What a name in a directory stands for, as an answer said. Returns whether that is remembered.
+    pub(super) fn learn(
+        &self,
+        mark: &Mark,
+        name: &[u8],
+        inode: Option<&Arc<GoferInode>>,
+        token: u64,
+    ) -> bool {
         let number = mark.number.load(Ordering::Acquire);
         if number <= 0 {
-            return;
+            return false;
         }
-        let full = {
+        let (full, is_learnt) = {
             let mut state = self.state.lock();
             let full = if state.names >= NAMES_MAX { state.take_names() } else { Vec::new() };
-            if state.changes == token {
-                state.insert(number, mark, name, inode.cloned());
-            }
-            full
+            let is_learnt = state.changes == token && state.insert(number, mark, name, inode.cloned());
+            (full, is_learnt)
         };
         drop(full);
+        is_learnt
     }
 
     /// A directory's attributes, as an answer said.
@@ -261,18 +268,19 @@ impl State {
         }
     }
 
-    fn insert(&mut self, number: i32, mark: &Mark, name: &[u8], known: Known) {
+    fn insert(&mut self, number: i32, mark: &Mark, name: &[u8], known: Known) -> bool {
         let Some(watched) = self.directories.get_mut(&number) else {
             // The watch has ended. If the directory is asked about again and again, there will be another.
             mark.asked.store(0, Ordering::Relaxed);
             let _ = mark.number.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed);
-            return;
+            return false;
         };
         // An answer that replaces one was given later, and no event came between: both are the same.
         if !watched.names.contains_key(name) {
             watched.names.insert(name.into(), known);
             self.names += 1;
         }
+        true
     }
 
     fn remove(&mut self, number: i32, name: &[u8]) -> Option<Known> {
@@ -316,7 +324,9 @@ impl Tree {
         }
         let count = |counter: &AtomicU32| counter.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let (tree, own) = (count(&self.watch.asked), count(&directory.mark.asked));
-        if tree < TREE_ASKED || own < DIRECTORY_ASKED || self.watch.state.lock().timers.is_none() {
+        let is_gone_through = self.habit.is_strong() && directory.sequence.len() >= GONE_THROUGH;
+        let enough = if is_gone_through { 1 } else { DIRECTORY_ASKED };
+        if tree < TREE_ASKED || own < enough || self.watch.state.lock().timers.is_none() {
             return;
         }
         let token = self.watch.token();
@@ -375,7 +385,8 @@ impl Tree {
         let held = self.watch.take_all();
         let recent = std::mem::take(&mut self.recent.lock().files);
         self.watch.asked.store(0, Ordering::Relaxed);
-        drop((held, recent));
+        let spares = self.spares.take();
+        drop((held, recent, spares));
         // If the gofer is gone, so is everything.
         let _ = self.client.unwatch(self.index).and_then(|()| self.client.flush_clunks());
     }
