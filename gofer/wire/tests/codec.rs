@@ -162,7 +162,7 @@ fn requests(pieces: &Pieces) -> Vec<Request<'_>> {
             from: file,
             names: names.iter().copied().zip([None, Some(dir)].into_iter().cycle()).collect(),
             open: Some((access, flags)),
-            ahead: names.into_iter().zip([Some(file), None].into_iter().cycle()).collect(),
+            ahead: names.into_iter().zip([Some(file), None].into_iter().cycle()).take(MAX_AHEAD).collect(),
         },
     ]
 }
