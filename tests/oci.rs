@@ -182,6 +182,21 @@ fn root_and_mount_cases(report: &Report, runtime: &Runtime) {
         let said = "one\ntwo\nrefused\nx\nmade\nrefused\nrefused\nthrough\ny\nnew\nrefused\ndirectory\nnowhere\na\nb\nc\nd\ndangling\nl\n";
         expect(runtime, bundle, said, 0)
     });
+    report.case("directories_are_removed_or_kept_in_a_bind_mount", || {
+        let outside = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let path = outside.path().to_string_lossy().into_owned();
+        let script = "cd /data; rmdir() { busybox rmdir $1 2>/dev/null && echo gone || echo refused; }; \
+            mkdir -p d/e busy here; echo x >f; ln -s d l; mount -t tmpfs none busy; cd here; rmdir ../d; rmdir ../f; rmdir ../l; \
+            rmdir ../none; rmdir ../busy; rmdir ../d/e; rmdir ../d/; rmdir ../d; rmdir .; rmdir ../here; ls | wc -l; cd ..; \
+            mkdir d; rmdir d; rm -rf f l; umount busy; rmdir busy; ls";
+        let bundle = Bundle::script(script)?
+            .push("/mounts", mount("/data", "bind", &path, &["rbind", "rw"]))
+            .push("/process/capabilities/bounding", json!("CAP_SYS_ADMIN"))
+            .push("/process/capabilities/effective", json!("CAP_SYS_ADMIN"))
+            .push("/process/capabilities/permitted", json!("CAP_SYS_ADMIN"));
+        let said = "refused\nrefused\nrefused\nrefused\nrefused\ngone\ngone\nrefused\nrefused\ngone\n0\ngone\ngone\n";
+        expect(runtime, bundle, said, 0)
+    });
     report.case("tmpfs_with_size_and_mode", || {
         let bundle = script("stat -c %a /data; dd if=/dev/zero of=/data/f bs=1k count=2000 2>/dev/null || echo full; grep -c ' /data tmpfs' /proc/mounts")?
             .push("/mounts", mount("/data", "tmpfs", "tmpfs", &["size=1m", "mode=1770", "nosuid"]));

@@ -25,6 +25,8 @@ pub struct Facts {
 const CREATION: u64 = bits(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
 /// `FS_IOC_GETFLAGS` of linux/fs.h.
 const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+/// The kernel's `O_LARGEFILE`, which libraries add.
+const LARGE_FILE: u64 = 0o100_000;
 const CLOEXEC: i32 = libc::SOCK_CLOEXEC;
 /// The signal by which glibc tells all threads to change user (`SIGSETXID`).
 const SETXID: u64 = 33;
@@ -63,6 +65,11 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
             &[equal(2, bits(libc::SEEK_SET))],
             "a listing that goes on elsewhere",
             "only when two readers share a directory",
+        ),
+        row(
+            libc::SYS_fcntl,
+            &[equal(1, bits(libc::F_SETFL)), masked(2, !LARGE_FILE, 0)],
+            "a file opened ahead, and so without waiting, is like any other",
         ),
         // Telling of changes.
         row(

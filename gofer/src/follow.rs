@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use abi::errno::Errno;
+use rustix::fs::{OFlags, fcntl_setfl};
 use wire::{Access, FollowStep, HandleId, Name, OpenFlags, Reply};
 
 use crate::answer::{Answer, Spare};
@@ -55,6 +56,8 @@ fn open_ahead(
         let step = path.look(server, known).and_then(|step| {
             // Not even for as long as it takes somebody to give up a lease (`man 2 fcntl`).
             let opened = open_regular(server, &path.current, Access::Read, OpenFlags::NONBLOCK).ok()?;
+            // Whoever reads it gets what one who waits would get.
+            fcntl_setfl(&opened, OFlags::empty()).ok()?;
             spares.push(Spare { descriptor: opened, _permit: permit });
             let (new, attr) = step;
             Some(FollowStep { handle: new.map(|node| server.handles.insert(node)), attr })

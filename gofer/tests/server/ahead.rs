@@ -75,6 +75,8 @@ fn regular_files_beside_the_end_are_opened_and_nothing_else() {
     // For reading, and on a file that cannot be written through it.
     let mut followed = ahead(&served, &[("two", None)]);
     let early = followed.ahead.pop().flatten().expect("a file");
+    let flags = rustix::fs::fcntl_getfl(&early.descriptor).expect("flags");
+    assert!(!flags.intersects(rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::RDWR), "{flags:?}");
     assert_eq!(rustix::io::write(&early.descriptor, b"x"), Err(rustix::io::Errno::BADF));
     drop((early, followed));
     served.end_well();

@@ -91,6 +91,7 @@ const FORBIDDEN: &[(&str, fn())] = &[
     ("reading a file itself", || tried(rustix::io::read(std::io::stdin(), &mut [0u8; 1]))),
     ("writing anything but messages", || tried(rustix::io::write(std::io::stdout(), b"x"))),
     ("watching files", || tried(rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty()))),
+    ("other flags of a file", || tried(rustix::fs::fcntl_setfl(std::io::stdin(), OFlags::APPEND))),
     ("another limit", || {
         tried(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0));
     }),
@@ -306,6 +307,8 @@ fn everything(client: &Client) -> Result<(), abi::errno::Errno> {
     )?;
     client.stat_fs(&file)?;
     client.stat_descriptor(&file)?;
+    let one = [(name("file"), None)];
+    client.follow(&root, &one, Some((Access::Read, none)), &one)?;
     client.watch(&root)?;
     client.unwatch(0)?;
     client.set_xattr(&file, attribute, b"value", XattrFlags::empty())?;
