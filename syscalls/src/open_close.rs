@@ -6,6 +6,7 @@ use abi::errno::{E2BIG, EFAULT, EINVAL, EMFILE, SysResult};
 use abi::file_calls::CloseRangeFlags;
 use abi::files::{OPEN_HOW_SIZE_VER0, OpenFlags, OpenHow as OpenHowArgument, ResolveFlags};
 use abi::user::{Fd, UserAddress, UserPath};
+use platform::TakeBack;
 use sentry::task::{Reply, Resource, Task};
 use sentry::vfs::{FdFlags, FileDescription, OpenHow, Opening, WalkFlags};
 use sentry::wait::{CallResult, Failure};
@@ -121,7 +122,14 @@ pub fn sys_close(task: &Arc<Task>, fd: Fd) -> Reply<'_> {
         Ok(file) => file.ops.flush(task),
         Err(errno) => return Reply::Now(Err(errno.into())),
     }
-    if task.close_natively(fd.raw()) { Reply::Native } else { Reply::Now(Ok(0)) }
+    match task.take_back(fd.raw()) {
+        TakeBack::Nothing => Reply::Now(Ok(0)),
+        TakeBack::Native => Reply::Native,
+        TakeBack::Commands => Reply::Later(Box::pin(async move {
+            task.close_lent().await;
+            Reply::Now(Ok(0))
+        })),
+    }
 }
 
 /// `close_range(2)` <https://man7.org/linux/man-pages/man2/close_range.2.html>

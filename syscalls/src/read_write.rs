@@ -88,11 +88,21 @@ pub fn sys_read<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usi
 
 /// `write(2)` <https://man7.org/linux/man-pages/man2/write.2.html>
 pub fn sys_write<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usize) -> Reply<'a> {
+    if let Some(result) = task.write_again(buffer.address(), count) {
+        return result.into_reply();
+    }
     let buffers = UserBuffers::one(buffer.address(), count);
-    let write = task.open_file(fd.raw()).and_then(|file| {
+    let mut write = task.open_file(fd.raw()).and_then(|file| {
         let mode = WriteMode::of(&file);
         Write::new(file, buffers, At::Position, mode)
     });
+    if let Ok(write) = &mut write {
+        match task.write_in_place(write, fd.raw(), buffer.address(), count) {
+            Ok(Some((operation, result))) => return Reply::Substitute(operation, result),
+            Ok(None) => {}
+            Err(errno) => return Reply::Now(Err(errno.into())),
+        }
+    }
     start_write(task, write)
 }
 
@@ -133,10 +143,17 @@ pub fn sys_pwrite64<'a>(
     offset: i64,
 ) -> Reply<'a> {
     let buffers = UserBuffers::one(buffer.address(), count);
-    let write = positioned(task, fd, offset).and_then(|(file, at)| {
+    let mut write = positioned(task, fd, offset).and_then(|(file, at)| {
         let mode = WriteMode::of(&file);
         Write::new(file, buffers, at, mode)
     });
+    if let (Ok(write), Ok(offset)) = (&mut write, u64::try_from(offset)) {
+        match task.write_natively(write, fd.raw(), buffer.address(), count, offset) {
+            Ok(true) => return Reply::Native,
+            Ok(false) => {}
+            Err(errno) => return Reply::Now(Err(errno.into())),
+        }
+    }
     start_write(task, write)
 }
 

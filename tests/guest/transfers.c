@@ -224,3 +224,96 @@ TEST(who_reads_can_be_killed_and_stopped) {
         close(ready[0]), close(ready[1]);
     }
 }
+
+TEST(writes_come_through_whole_wherever_they_begin) {
+    int fd = open("f", O_RDWR | O_CREAT, 0600), at_end = open("g", O_RDWR | O_CREAT | O_APPEND, 0600);
+    unsigned char *memory = some_memory(BIG), *back = some_memory(BIG);
+    long size = 0;
+    CHECK(fd >= 0 && at_end >= 0);
+    for (int round = 0; round < OFTEN; round++) {
+        long count = 100000 + round * 23456, at = round * 77777 % 1000000;
+        memset(memory, round + 1, count);
+        struct stat before, after;
+        CHECK(fstat(fd, &before) == 0);
+        CHECK_EQ(round % 2 ? pwrite(fd, memory, count, at) : (lseek(fd, at, SEEK_SET), write(fd, memory, count)), count);
+        CHECK_EQ(lseek(fd, 0, SEEK_CUR), round % 2 ? 0 : at + count);
+        CHECK(lseek(fd, 0, SEEK_SET) == 0);
+        if (at + count > size) size = at + count;
+        CHECK(stat("f", &after) == 0 && after.st_size == size);
+        CHECK(after.st_mtim.tv_sec > before.st_mtim.tv_sec
+              || (after.st_mtim.tv_sec == before.st_mtim.tv_sec && after.st_mtim.tv_nsec >= before.st_mtim.tv_nsec));
+        CHECK_EQ(pread(fd, back, count, at), count);
+        CHECK(!memcmp(memory, back, count));
+        CHECK_EQ(write(at_end, memory, count), count);
+        CHECK_EQ(lseek(at_end, 0, SEEK_CUR), lseek(at_end, 0, SEEK_END));
+    }
+    CHECK_ERR(pwrite(open("f", O_RDONLY), memory, BIG, 0), EBADF);
+    CHECK_ERR(pwrite(fd, memory, BIG, -1), EINVAL);
+    CHECK_ERR(write(fd, (void *)-4096L, BIG), EFAULT);
+}
+
+TEST(what_cannot_be_read_ends_a_write) {
+    int fd = open("f", O_RDWR | O_CREAT, 0600);
+    for (int round = 0; round < OFTEN; round++) {
+        long hole = (round % 20 + 1) * 12 * PAGE;
+        unsigned char *memory = some_memory(BIG);
+        memset(memory, round + 1, BIG);
+        CHECK(munmap(memory + hole, PAGE) == 0 && ftruncate(fd, 0) == 0 && lseek(fd, 0, SEEK_SET) == 0);
+        CHECK_EQ(round % 2 ? pwrite(fd, memory, BIG, 0) : write(fd, memory, BIG), hole);
+        CHECK_EQ(lseek(fd, 0, SEEK_CUR), round % 2 ? 0 : hole);
+        CHECK_EQ(lseek(fd, 0, SEEK_END), hole);
+        munmap(memory, BIG);
+    }
+}
+
+TEST(a_file_grows_no_further_than_it_may) {
+    int fd = open("f", O_RDWR | O_CREAT, 0600);
+    unsigned char *memory = some_memory(BIG);
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit limit = {3 * BIG + 10, 3 * BIG + 10};
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    for (int round = 0; round < OFTEN; round++) {
+        CHECK(ftruncate(fd, 0) == 0 && lseek(fd, 0, SEEK_SET) == 0);
+        for (int i = 0; i < 3; i++) CHECK_EQ(write(fd, memory, BIG), BIG);
+        CHECK_EQ(write(fd, memory, BIG), 10);
+        CHECK_ERR(write(fd, memory, BIG), EFBIG);
+        CHECK_EQ(pwrite(fd, memory, BIG, 2 * BIG + 100), BIG - 90);
+        CHECK_ERR(pwrite(fd, memory, BIG, 3 * BIG + 10), EFBIG);
+    }
+}
+
+// mov eax, SYS_getppid; syscall; ret
+static const unsigned char CODE[] = {0xb8, SYS_getppid, 0, 0, 0, 0x0f, 0x05, 0xc3};
+TEST(code_is_written_as_it_was_written) {
+    int fd = open("f", O_RDWR | O_CREAT, 0600);
+    unsigned char *memory = some_memory(BIG), *back = some_memory(BIG);
+    memcpy(memory + 5 * PAGE, CODE, sizeof CODE);
+    CHECK(mprotect(memory, BIG, PROT_READ | PROT_EXEC) == 0);
+    for (int round = 0; round < 300; round++) CHECK_EQ(((long (*)(void))(uintptr_t)(memory + 5 * PAGE))(), getppid());
+    for (int round = 0; round < OFTEN; round++) {
+        CHECK(lseek(fd, 0, SEEK_SET) == 0);
+        CHECK_EQ(round % 2 ? pwrite(fd, memory, BIG, 0) : write(fd, memory, BIG), BIG);
+        CHECK_EQ(pread(fd, back, BIG, 0), BIG);
+        CHECK(!memcmp(back + 5 * PAGE, CODE, sizeof CODE));
+    }
+}
+
+TEST(a_program_that_was_written_can_be_executed_once_it_is_closed) {
+    static char self[2 << 20];
+    long size = 0;
+    for (long n; (n = pread(open("/proc/self/exe", O_RDONLY), self + size, sizeof self - size, size)) > 0; size += n) {}
+    CHECK(size > 0 && size < (long)sizeof self);
+    unsigned char *memory = some_memory(BIG);
+    for (int round = 0; round < OFTEN; round++) {
+        int fd = open("program", O_RDWR | O_CREAT | O_TRUNC, 0700);
+        CHECK(fd >= 0 && write(fd, memory, BIG) == BIG && pwrite(fd, memory, BIG, 0) == BIG);
+        CHECK(ftruncate(fd, 0) == 0 && pwrite(fd, self, size, 0) == size);
+        for (int i = 0; i < 50; i++) lseek(fd, 0, SEEK_CUR);
+        CHECK(close(fd) == 0);
+        CHECK_EXIT(CHILD({
+                       dup2(open("/dev/null", O_WRONLY), 1);
+                       execl("./program", "program", "--list", NULL);
+                   }),
+                   0);
+    }
+}

@@ -150,7 +150,7 @@ pub enum Resume {
     Return(u64),
     /// The host executes the trapped call as it stands, its registers being what the kernel would
     /// have asked for. Only for an uncaptured [`Trap::Syscall`] of `munmap`, `mprotect`, `madvise`,
-    /// `mmap` (private, `MAP_FIXED`; anonymous or of a file that was just lent), `pread64` of a file that was just lent, `close` of one that was
+    /// `mmap` (private, `MAP_FIXED`; anonymous or of a file that was just lent), `pread64` and `pwrite64` of a file that was just lent, `close` of one that was
     /// ([`Context::take_back`]), `arch_prctl(ARCH_SET_FS|GS)`, `sched_yield`, `exit`, `exit_group`; the
     /// platform checks again that no reserved range is touched and answers `EINVAL` to the application otherwise.
     Native,
@@ -291,7 +291,7 @@ pub trait Context: Send {
     /// memory are the call's own.
     fn go_on(&mut self) {}
 
-    /// Puts a file where the trapped call names a descriptor, so that the host may carry out an `mmap` or `pread64` of it
+    /// Puts a file where the trapped call names a descriptor, so that the host may carry out an `mmap`, `pread64` or `pwrite64` of it
     /// ([`Resume::Native`]). Only while nobody shares the process's memory. `identity` is that of the file: one that is there already is not
     /// put there again. Returns whether that was possible.
     fn lend(&mut self, number: u64, file: BorrowedFd<'_>, identity: u64) -> bool {
@@ -299,11 +299,13 @@ pub trait Context: Send {
         false
     }
 
-    /// The trapped call closes a descriptor. Whether a file was lent where it names one, and is there still: then the host may close
-    /// it ([`Resume::Native`], which has to be the next resume).
-    fn take_back(&mut self, number: u64) -> bool {
+    /// What was lent last is open for writing.
+    fn lent_for_writing(&mut self) {}
+
+    /// The trapped call closes a descriptor: what becomes of a file that was lent where it names one.
+    fn take_back(&mut self, number: u64) -> TakeBack {
         let _ = number;
-        false
+        TakeBack::Nothing
     }
 
     /// Puts a file where there is room for its descriptor, and says where, for a [`Substitute::MapFile`] that has to be the next
@@ -318,12 +320,12 @@ pub trait Context: Send {
         false
     }
 
-    /// Whether [`Substitute::Read`] is possible now.
+    /// Whether [`Substitute::Read`] and [`Substitute::Write`] are possible now.
     fn may_read_instead(&self) -> bool {
         false
     }
 
-    /// Whether the trapped call is one for which [`Substitute::Read`] was the last resume, and did not give what was foreseen: the
+    /// Whether the trapped call is one for which [`Substitute::Read`] or [`Substitute::Write`] was the last resume, and did not give what was foreseen: the
     /// call is to be made as if for the first time. An application can make that so by itself.
     fn is_again(&self, request: &SyscallRequest) -> bool {
         let _ = request;
@@ -342,6 +344,17 @@ pub trait Context: Send {
     /// Kills the whole host process of this thread at once (all threads that share it; other
     /// contexts of it report [`Trap::Died`] or are dropped).
     fn kill(&mut self);
+}
+
+/// How a descriptor that was lent is closed when the application closes its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeBack {
+    /// There is none, or it may stay.
+    Nothing,
+    /// The host may carry out the call ([`Resume::Native`], which has to be the next resume).
+    Native,
+    /// [`Context::poll_memory`] does it, with no operations: the file is open for writing, which would keep others from executing it.
+    Commands,
 }
 
 /// A system-call instruction that may be patched.
@@ -452,6 +465,8 @@ pub enum Substitute {
     /// `pread64` of a file that was lent for this call, of just as many bytes as the call is to return. Should the host give anything else, the call
     /// traps once more ([`Context::is_again`]). Only where [`Context::may_read_instead`].
     Read { descriptor: u64, address: u64, length: u64, offset: u64 },
+    /// The same with `pwrite64`.
+    Write { descriptor: u64, address: u64, length: u64, offset: u64 },
 }
 
 /// Whether stores reach the file.

@@ -154,6 +154,11 @@ pub trait FileOps: Send + Sync {
         None
     }
 
+    /// The same for writing: open for that, not for appending, and nobody has to count what is written.
+    fn lend_for_writing(&self) -> Option<Arc<HostFile>> {
+        None
+    }
+
     /// Lists a directory from position `from` (0 is the start) until `emit` returns `false`; that
     /// entry was not taken. Includes `.` and `..`.
     ///

@@ -11,6 +11,9 @@
 //! written), the call traps once more, is made in the usual way at the offset where it began, and the position is put right by the difference, as it is
 //! after any read whose bytes do not reach the user.
 //!
+//! Writes go the same way, to files of the gofer's only: what is written to memory files has to be counted. Their descriptors are closed when
+//! the application's is, at any price, because the host executes no file that is open for writing.
+//!
 //! Only while nobody shares the process's memory: its descriptors are known to one thread only.
 
 use std::os::fd::AsFd;
@@ -19,11 +22,11 @@ use std::sync::atomic::Ordering;
 
 use abi::errno::{EAGAIN, SysResult};
 use abi::polling::InotifyMask;
-use platform::{Substitute, Trap};
+use platform::{Context, Substitute, TakeBack, Trap};
 
 use super::file::FileDescription;
 use super::inode::FileKind;
-use super::transfer::{At, Blocking, Read, UserBuffers};
+use super::transfer::{At, Blocking, Read, UserBuffers, Write, WriteMode};
 use super::watches;
 use crate::memory::HostFile;
 use crate::task::Task;
@@ -35,25 +38,103 @@ const SMALLEST_IN_PLACE: u64 = 256 << 10;
 /// Nobody can interrupt the host in a larger one for too long.
 const LARGEST: u64 = 16 << 20;
 
-/// A read at a position that the host makes, until the thread traps again.
+/// A transfer that the host makes, until the thread traps again.
 pub struct LentRead {
     file: Arc<FileDescription>,
     offset: u64,
     length: u64,
-    /// The host has not read so much, and the call is about to be made again.
+    /// The host has not moved so much, and the call is about to be made again. Or there is nothing to be made again.
     again: bool,
 }
 
 impl Task {
-    /// The host file of one that may be lent for a transfer of so many bytes.
-    fn lendable(&self, file: &FileDescription, buffer: u64, length: u64) -> Option<Arc<HostFile>> {
+    /// Whether a file may be lent for a transfer of so many bytes.
+    fn may_lend(&self, file: &FileDescription, buffer: u64, length: u64) -> bool {
         let memory = self.memory();
-        let end = buffer.checked_add(length)?;
-        let may = file.readable
-            && file.inode.kind() == FileKind::Regular
-            && end <= memory.layout().max_address
-            && memory.users() == 1;
+        file.inode.kind() == FileKind::Regular
+            && buffer.checked_add(length).is_some_and(|end| end <= memory.layout().max_address)
+            && memory.users() == 1
+    }
+
+    /// The host file of one that may be lent for a read of so many bytes.
+    fn lendable(&self, file: &FileDescription, buffer: u64, length: u64) -> Option<Arc<HostFile>> {
+        let may = file.readable && self.may_lend(file, buffer, length);
         if may { file.ops.lend_for_reading(file) } else { None }
+    }
+
+    /// Lends a file for a write of so many bytes, after what has to be judged once per call. The program's memory must be what the kernel would
+    /// read there, and all of it has to be written.
+    fn lend_for_writing(&self, write: &mut Write, fd: i32, buffer: u64, length: u64) -> SysResult<bool> {
+        let file = Arc::clone(write.file());
+        let is_patched = |context: &mut dyn Context| context.is_patched(buffer..buffer + length);
+        if !write.is_plain()
+            || !self.may_lend(&file, buffer, length)
+            || self.with_context(is_patched) != Some(false)
+        {
+            return Ok(false);
+        }
+        let Some(host) = file.ops.lend_for_writing() else { return Ok(false) };
+        if !write.begin_whole(self)? || !self.lend(fd, &host) {
+            return Ok(false);
+        }
+        self.with_context(|context| context.lent_for_writing());
+        watches::on_file(&file, InotifyMask::IN_MODIFY);
+        Ok(true)
+    }
+
+    /// `pwrite64` of an open file whose descriptor is `fd`. Returns whether the host is to carry it out.
+    ///
+    /// # Errors
+    /// `EFBIG`. The file's.
+    pub fn write_natively(
+        &self,
+        write: &mut Write,
+        fd: i32,
+        buffer: u64,
+        count: usize,
+        offset: u64,
+    ) -> SysResult<bool> {
+        let Some(length) = worthwhile(count, SMALLEST) else { return Ok(false) };
+        if offset > super::POSITION_MAX - length || !self.lend_for_writing(write, fd, buffer, length)? {
+            return Ok(false);
+        }
+        // It stays open, for writing, until that is done.
+        let file = Arc::clone(write.file());
+        *self.lent_read.lock() = Some(LentRead { file, offset, length, again: true });
+        self.left_to_host.store(true, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// `write` to an open file whose descriptor is `fd`: what the host is to do instead, and what the call returns then.
+    ///
+    /// # Errors
+    /// `EFBIG`. The file's.
+    pub fn write_in_place(
+        &self,
+        write: &mut Write,
+        fd: i32,
+        buffer: u64,
+        count: usize,
+    ) -> SysResult<Option<(Substitute, u64)>> {
+        let Some(length) = worthwhile(count, SMALLEST_IN_PLACE) else { return Ok(None) };
+        let may = self.with_context(|context| context.may_read_instead()) == Some(true);
+        if !may || !self.lend_for_writing(write, fd, buffer, length)? {
+            return Ok(None);
+        }
+        let file = Arc::clone(write.file());
+        let offset = {
+            let mut position = file.position.lock();
+            let offset = *position;
+            if offset > super::POSITION_MAX - length || self.room_below_size_limit(offset)? < length {
+                return Ok(None);
+            }
+            *position = offset + length;
+            offset
+        };
+        *self.lent_read.lock() = Some(LentRead { file, offset, length, again: false });
+        self.left_to_host.store(true, Ordering::Relaxed);
+        let descriptor = u64::from(fd.cast_unsigned());
+        Ok(Some((Substitute::Write { descriptor, address: buffer, length, offset }, length)))
     }
 
     fn lend(&self, fd: i32, host: &HostFile) -> bool {
@@ -135,20 +216,30 @@ impl Task {
 
     /// Makes a `read` again that the host has not made as foreseen. `None`: this is none.
     pub fn read_again(&self, buffer: u64, count: usize) -> Option<SysResult<usize>> {
+        self.again(|file, at| {
+            let buffers = UserBuffers::one(buffer, count);
+            Read::new(file, buffers, at, Blocking::AsDescription)?.attempt(self).unwrap_or(Err(EAGAIN))
+        })
+    }
+
+    /// The same of a `write`.
+    pub fn write_again(&self, buffer: u64, count: usize) -> Option<SysResult<usize>> {
+        self.again(|file, at| {
+            let mode = WriteMode::of(&file);
+            let buffers = UserBuffers::one(buffer, count);
+            Write::new(file, buffers, at, mode)?.attempt(self).unwrap_or(Err(EAGAIN))
+        })
+    }
+
+    fn again(
+        &self,
+        transfer: impl FnOnce(Arc<FileDescription>, At) -> SysResult<usize>,
+    ) -> Option<SysResult<usize>> {
         if !self.left_to_host.load(Ordering::Relaxed) {
             return None;
         }
         let read = self.lent_read.lock().take().filter(|read| read.again)?;
-        let buffers = UserBuffers::one(buffer, count);
-        let result = match Read::new(
-            Arc::clone(&read.file),
-            buffers,
-            At::Offset(read.offset),
-            Blocking::AsDescription,
-        ) {
-            Ok(mut again) => again.attempt(self).unwrap_or(Err(EAGAIN)),
-            Err(errno) => Err(errno),
-        };
+        let result = transfer(Arc::clone(&read.file), At::Offset(read.offset));
         let got = u64::try_from(*result.as_ref().unwrap_or(&0)).unwrap_or(0);
         let mut position = read.file.position.lock();
         // Others may have read on from there; who has gone elsewhere stays there.
@@ -159,9 +250,16 @@ impl Task {
         Some(result)
     }
 
-    /// A descriptor was closed by the trapped call. Returns whether the host is to do the same, because a file was lent there.
-    pub fn close_natively(&self, fd: i32) -> bool {
-        self.with_context(|context| context.take_back(u64::from(fd.cast_unsigned()))).unwrap_or(false)
+    /// A descriptor was closed by the trapped call: what is to be done about a file that was lent there.
+    pub fn take_back(&self, fd: i32) -> TakeBack {
+        let number = u64::from(fd.cast_unsigned());
+        self.with_context(|context| context.take_back(number)).unwrap_or(TakeBack::Nothing)
+    }
+
+    /// [`TakeBack::Commands`].
+    pub async fn close_lent(&self) {
+        // If the thread is gone, so is the descriptor.
+        let _ = self.poll_context(|context, wake| context.poll_memory(wake, &[]), || Ok(())).await;
     }
 }
 

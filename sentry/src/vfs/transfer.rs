@@ -354,6 +354,27 @@ impl Write {
         self.file.ops.admit(task, Operation::Write)
     }
 
+    /// Judges what has to be judged once per call. Returns whether the whole write may be made.
+    ///
+    /// # Errors
+    /// `EFBIG`. The file's.
+    pub(super) fn begin_whole(&mut self, task: &Task) -> SysResult<bool> {
+        let wanted = self.buffers.total;
+        self.begun = true;
+        self.begin(task)?;
+        Ok(self.buffers.total == wanted)
+    }
+
+    /// Whether the file's end and the disk are none of its concern.
+    pub(super) const fn is_plain(&self) -> bool {
+        !self.mode.append && self.mode.sync.is_none()
+    }
+
+    /// The file.
+    pub(super) const fn file(&self) -> &Arc<FileDescription> {
+        &self.file
+    }
+
     /// Writes what there is room for. `None`: not all, and the rest may be awaited.
     pub fn attempt(&mut self, task: &Task) -> Option<SysResult<usize>> {
         if !self.begun {

@@ -25,7 +25,7 @@ use super::thread::{Begin, Birth, Outcome, Place, Progress, Purpose, Stand, Stat
 use crate::stub::{SLOT_FACTS, SLOT_FD, STATE_SUBSTITUTE, STATE_TRANSFER};
 use crate::{
     Architecture, Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, PatchSite, Registers,
-    Resume, Spawn, SpawnError, SpawnHere, SpawnKind, Substitute, SyscallRequest, Trap, UserMemory,
+    Resume, Spawn, SpawnError, SpawnHere, SpawnKind, Substitute, SyscallRequest, TakeBack, Trap, UserMemory,
 };
 
 /// Most descriptors that are lent to a process at a time.
@@ -38,6 +38,8 @@ pub(super) struct Lent {
     pub number: u64,
     /// What is open under it, if that is known.
     pub identity: Option<u64>,
+    /// It may be open for writing.
+    pub writable: bool,
 }
 
 /// Bit of a fact in a slot: it may be reported.
@@ -399,10 +401,10 @@ impl Context for SeccompContext {
             }
             (Resume::Substitute { operation, result }, Stand::Syscall { .. }) => {
                 let rings = self.rings(&state);
-                let read = matches!(operation, Substitute::Read { .. });
-                let how = if read { STATE_TRANSFER } else { STATE_SUBSTITUTE };
+                let is_transfer = matches!(operation, Substitute::Read { .. } | Substitute::Write { .. });
+                let how = if is_transfer { STATE_TRANSFER } else { STATE_SUBSTITUTE };
                 match substitute_command(&operation, self.lent.take(), &self.core.layout) {
-                    Ok(command) if rings || !read && self.is_own(&state) => {
+                    Ok(command) if rings || !is_transfer && self.is_own(&state) => {
                         self.core.substitute(&thread, &mut state, command, result, rings.then_some(how))
                     }
                     _ => self.core.condemn(&thread, &mut state),
@@ -612,9 +614,9 @@ impl Context for SeccompContext {
         if at == SLOT_FD.cast_unsigned() || known.is_none() && self.to_close.len() >= MOST_LENT {
             return false;
         }
-        let lent = Lent { number, identity: Some(identity) };
-        let there = known.is_some_and(|index| self.to_close[index].identity == lent.identity);
-        if !there && self.core.listener.install(id, file, Some(at)).is_err() {
+        let there = known.map(|index| self.to_close[index]).filter(|there| there.identity == Some(identity));
+        let lent = there.unwrap_or(Lent { number, identity: Some(identity), writable: false });
+        if there.is_none() && self.core.listener.install(id, file, Some(at)).is_err() {
             return false;
         }
         match known {
@@ -625,14 +627,22 @@ impl Context for SeccompContext {
         true
     }
 
-    fn take_back(&mut self, number: u64) -> bool {
-        let Some(index) = self.to_close.iter().position(|lent| lent.number == number) else { return false };
-        if self.hold().is_none() {
-            return false;
+    fn lent_for_writing(&mut self) {
+        if let Some(lent) = self.to_close.iter_mut().find(|lent| Some(lent.number) == self.lent) {
+            lent.writable = true;
         }
-        self.to_close.swap_remove(index);
-        self.lent = Some(number);
-        true
+    }
+
+    fn take_back(&mut self, number: u64) -> TakeBack {
+        let Some(index) = self.to_close.iter().position(|lent| lent.number == number) else {
+            return TakeBack::Nothing;
+        };
+        if self.hold().is_some() {
+            self.to_close.swap_remove(index);
+            self.lent = Some(number);
+            return TakeBack::Native;
+        }
+        if self.to_close[index].writable { TakeBack::Commands } else { TakeBack::Nothing }
     }
 
     fn may_substitute(&self) -> bool {
@@ -657,7 +667,7 @@ impl Context for SeccompContext {
         if place.is_some() {
             self.to_close.pop();
         }
-        self.to_close.push(Lent { number, identity: None });
+        self.to_close.push(Lent { number, identity: None, writable: false });
         self.lent = Some(number);
         Some(number)
     }

@@ -156,7 +156,11 @@ impl SeccompContext {
                 return Poll::Ready(Err(MemoryError::Died));
             };
             if commands.is_empty() {
-                let lent = job.installed.drain(..).map(|(_, number)| Lent { number, identity: None });
+                let lent = job.installed.drain(..).map(|(_, number)| Lent {
+                    number,
+                    identity: None,
+                    writable: false,
+                });
                 self.to_close.extend(lent);
                 return Poll::Ready(job.error.take().map_or(Ok(()), Err));
             }

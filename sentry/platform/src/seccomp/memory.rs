@@ -211,15 +211,28 @@ pub fn substitute_command(
             command_for(&MemoryOperation::Unmap { address, length }, 0, layout)
         }
         Substitute::Read { descriptor, address, length, offset } => {
-            if lent != Some(descriptor) {
-                return Err(errno::EBADF);
-            }
-            if address.checked_add(length).is_none_or(|end| end > layout.max_address) {
-                return Err(errno::EINVAL);
-            }
-            Ok([libc::SYS_pread64.cast_unsigned(), descriptor, address, length, offset, 0, 0])
+            transfer(libc::SYS_pread64, [descriptor, address, length, offset], lent, layout)
+        }
+        Substitute::Write { descriptor, address, length, offset } => {
+            transfer(libc::SYS_pwrite64, [descriptor, address, length, offset], lent, layout)
         }
     }
+}
+
+fn transfer(
+    call: libc::c_long,
+    arguments: [u64; 4],
+    lent: Option<u64>,
+    layout: &Layout,
+) -> Result<[u64; 7], Errno> {
+    let [descriptor, address, length, offset] = arguments;
+    if lent != Some(descriptor) {
+        return Err(errno::EBADF);
+    }
+    if address.checked_add(length).is_none_or(|end| end > layout.max_address) {
+        return Err(errno::EINVAL);
+    }
+    Ok([call.cast_unsigned(), descriptor, address, length, offset, 0, 0])
 }
 
 const ARCH_SET_GS: u64 = 0x1001;
@@ -283,7 +296,7 @@ pub fn is_native_allowed(request: &SyscallRequest, layout: &Layout, lent: Option
                 && flags & !(needed | flag(harmless)) == 0
                 && (anonymous || is_lent(descriptor))
         }
-        libc::SYS_pread64 => {
+        libc::SYS_pread64 | libc::SYS_pwrite64 => {
             let (buffer, count) = (length, third);
             is_lent(address) && buffer.checked_add(count).is_some_and(|end| end <= layout.max_address)
         }
@@ -367,7 +380,7 @@ mod tests {
         );
         let close = |descriptor, lent| allowed(libc::SYS_close, descriptor, 0, 0, lent);
         assert!(close(3, Some(3)) && !close(3, None) && !close(SLOT_FD.cast_unsigned().into(), Some(3)));
-        for other in [libc::SYS_read, libc::SYS_pwrite64, libc::SYS_readv, libc::SYS_preadv, libc::SYS_dup] {
+        for other in [libc::SYS_read, libc::SYS_write, libc::SYS_readv, libc::SYS_preadv, libc::SYS_dup] {
             assert!(!allowed(other, 3, 4096, 4096, Some(3)), "{other}");
         }
     }

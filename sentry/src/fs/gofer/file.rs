@@ -56,6 +56,12 @@ impl FileOps for RegularFile {
         self.read_only.get_or_init(|| self.inode.descriptor(Use::Lend).ok()).clone()
     }
 
+    fn lend_for_writing(&self) -> Option<Arc<HostFile>> {
+        // As long as it is open for writing, the host is asked for the attributes anyway.
+        self.inode.note_changed();
+        Some(Arc::clone(&self.file))
+    }
+
     fn sync(&self, data_only: DataOnly) -> SysResult<()> {
         self.file.synchronise(data_only)
     }

@@ -119,7 +119,7 @@ fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
             if let Some((file, identity)) = lend {
                 assert!(context.lend(3, file.as_fd(), identity));
             }
-            assert_eq!(back, back && context.take_back(3));
+            assert!(!back || context.take_back(3) == TakeBack::Native);
             let result = syscall(&mut context, Resume::Native).await.arguments[0];
             let mut byte = [0];
             assert_eq!(context.memory().read(DATA, &mut byte), Ok(1));
@@ -142,7 +142,7 @@ fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
         assert_eq!(made(read, [slots, DATA, 16, 0], Some((&one, 1)), false).await, (refused, 0, 2));
         let end = platform.layout().max_address;
         assert_eq!(made(read, [3, end - 8, 16, 0], Some((&one, 1)), false).await, (refused, 0, 2));
-        assert_eq!(made(libc::SYS_pwrite64, [3, DATA, 1, 0], Some((&one, 1)), false).await, (refused, 0, 2));
+        assert_eq!(made(libc::SYS_write, [3, DATA, 1, 0], Some((&one, 1)), false).await, (refused, 0, 2));
         assert_eq!(made(close, [3, 0, 0, 0], None, false).await, (refused, 0, 2));
         assert_eq!(made(close, [slots, 0, 0, 0], None, true).await, (refused, 0, 2));
         assert_eq!(made(read, [3, DATA, 16, 0], Some((&one, 1)), false).await, (16, 1, 2));
