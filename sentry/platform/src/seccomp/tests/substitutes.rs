@@ -112,7 +112,7 @@ fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
             registers.rbx = number.cast_unsigned();
             [registers.rdi, registers.rsi, registers.rdx, registers.r10] = arguments;
         };
-        let mut made = async |number, arguments, lend: Option<(&std::os::fd::OwnedFd, u64)>, back| {
+        let mut made = async |number, arguments, lend: Option<(&std::os::fd::OwnedFd, u64)>, back: bool| {
             capture(&mut context).await;
             call(&mut context, number, arguments);
             syscall(&mut context, Resume::Registers).await;
@@ -211,6 +211,18 @@ fn only_what_was_lent_is_read_in_a_calls_place_and_only_into_the_programs_memory
                 run(&mut context, Resume::Substitute { operation, result: 16 }).await,
                 Trap::Died
             ));
+        }
+        // What is written is what the program has there, in the file that was lent; a hole ends it, and the call is made again.
+        for (address, whole) in [(DATA, true), (DATA + 0x10000 - 8, false)] {
+            let mut context = ringing_for(platform, [libc::SYS_write.cast_unsigned(), 3, address, 16]).await;
+            assert_eq!(context.memory().write(address, b"12345678"), Ok(8));
+            assert!(context.lend(3, file.as_fd(), 1));
+            let operation = Substitute::Write { descriptor: 3, address, length: 16, offset: 5 };
+            let request = syscall(&mut context, Resume::Substitute { operation, result: 16 }).await;
+            assert_eq!(context.is_again(&request), !whole);
+            let mut bytes = [0; 8];
+            assert_eq!(nix::sys::uio::pread(&file, &mut bytes, 5), Ok(8));
+            assert_eq!(&bytes, b"12345678");
         }
         // A call that has not rung is not replaced.
         let mut context = program(platform, getpid_forever()).await;
