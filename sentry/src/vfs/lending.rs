@@ -38,6 +38,9 @@ const SMALLEST_IN_PLACE: u64 = 256 << 10;
 /// Nobody can interrupt the host in a larger one for too long.
 const LARGEST: u64 = 16 << 20;
 
+/// The host keeps what is written at once in one piece of its page cache, and small writes into larger ones take it three times as long.
+const LARGEST_WRITE: u64 = 512 << 10;
+
 /// A transfer that the host makes, until the thread traps again.
 pub struct LentRead {
     file: Arc<FileDescription>,
@@ -94,7 +97,9 @@ impl Task {
         count: usize,
         offset: u64,
     ) -> SysResult<bool> {
-        let Some(length) = worthwhile(count, SMALLEST) else { return Ok(false) };
+        let Some(length) = worthwhile(count, SMALLEST).filter(|length| *length <= LARGEST_WRITE) else {
+            return Ok(false);
+        };
         if offset > super::POSITION_MAX - length || !self.lend_for_writing(write, fd, buffer, length)? {
             return Ok(false);
         }
@@ -116,7 +121,8 @@ impl Task {
         buffer: u64,
         count: usize,
     ) -> SysResult<Option<(Substitute, u64)>> {
-        let Some(length) = worthwhile(count, SMALLEST_IN_PLACE) else { return Ok(None) };
+        let length = worthwhile(count, SMALLEST_IN_PLACE).filter(|length| *length <= LARGEST_WRITE);
+        let Some(length) = length else { return Ok(None) };
         let may = self.with_context(|context| context.may_read_instead()) == Some(true);
         if !may || !self.lend_for_writing(write, fd, buffer, length)? {
             return Ok(None);
