@@ -160,6 +160,30 @@ fn file_cases(case: Case) {
             "back\n",
         )
     });
+    case("removals_in_a_volume_are_told_to_who_watches", &|it| {
+        let outside = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let path = outside.path().to_string_lossy().into_owned();
+        // Names that the kernel has seen before and not; IN_DELETE is 0x200.
+        let script = format!(
+            "import ctypes, os; c = ctypes.CDLL(None); os.chdir('{path}'); q = c.inotify_init1(os.O_NONBLOCK)
+os.mkdir('new'); open('made', 'w'); c.inotify_add_watch(q, b'.', 0x200)
+for f in 'made', 'old': os.unlink(f)
+for d in 'new', 'there': os.rmdir(d)
+events = os.read(q, 4096) # 32 bytes each, of which the last 16 are the name
+print([events[i + 16:i + 32].strip(b'\\0').decode() for i in range(0, len(events), 32)])"
+        );
+        let python = ["/usr/bin/python3", "-c", &script];
+        for native in [true, false] {
+            std::fs::write(outside.path().join("old"), "").map_err(|e| e.to_string())?;
+            std::fs::create_dir(outside.path().join("there")).map_err(|e| e.to_string())?;
+            let finished = match native {
+                true => command::run(Command::new(python[0]).args(&python[1..]), LIMIT),
+                false => it.run(&["--volume", &format!("{path}:{path}")], &python),
+            };
+            gives(&finished, "['made', 'old', 'new', 'there']\n", 0)?;
+        }
+        Ok(())
+    });
     case("another_root_directory_environment_and_user", &|it| {
         let root = tempfile::tempdir().map_err(|e| e.to_string())?;
         harness::bundle::make_rootfs(root.path())?;
