@@ -16,6 +16,7 @@
 //!
 //! Only while nobody shares the process's memory: its descriptors are known to one thread only.
 
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,7 +38,6 @@ const SMALLEST: u64 = 128 << 10;
 const SMALLEST_IN_PLACE: u64 = 256 << 10;
 /// Nobody can interrupt the host in a larger one for too long.
 const LARGEST: u64 = 16 << 20;
-
 /// The host keeps what is written at once in one piece of its page cache, and small writes into larger ones take it three times as long.
 const LARGEST_WRITE: u64 = 512 << 10;
 
@@ -97,16 +97,13 @@ impl Task {
         count: usize,
         offset: u64,
     ) -> SysResult<bool> {
-        let Some(length) = worthwhile(count, SMALLEST).filter(|length| *length <= LARGEST_WRITE) else {
-            return Ok(false);
-        };
+        let Some(length) = worthwhile(count, SMALLEST..=LARGEST_WRITE) else { return Ok(false) };
         if offset > super::POSITION_MAX - length || !self.lend_for_writing(write, fd, buffer, length)? {
             return Ok(false);
         }
         // It stays open, for writing, until that is done.
         let file = Arc::clone(write.file());
-        *self.lent_read.lock() = Some(LentRead { file, offset, length, again: true });
-        self.left_to_host.store(true, Ordering::Relaxed);
+        self.leave_to_host(LentRead { file, offset, length, again: true });
         Ok(true)
     }
 
@@ -121,8 +118,7 @@ impl Task {
         buffer: u64,
         count: usize,
     ) -> SysResult<Option<(Substitute, u64)>> {
-        let length = worthwhile(count, SMALLEST_IN_PLACE).filter(|length| *length <= LARGEST_WRITE);
-        let Some(length) = length else { return Ok(None) };
+        let Some(length) = worthwhile(count, SMALLEST_IN_PLACE..=LARGEST_WRITE) else { return Ok(None) };
         let may = self.with_context(|context| context.may_read_instead()) == Some(true);
         if !may || !self.lend_for_writing(write, fd, buffer, length)? {
             return Ok(None);
@@ -137,10 +133,15 @@ impl Task {
             *position = offset + length;
             offset
         };
-        *self.lent_read.lock() = Some(LentRead { file, offset, length, again: false });
-        self.left_to_host.store(true, Ordering::Relaxed);
+        self.leave_to_host(LentRead { file, offset, length, again: false });
         let descriptor = u64::from(fd.cast_unsigned());
         Ok(Some((Substitute::Write { descriptor, address: buffer, length, offset }, length)))
+    }
+
+    /// Remembers what the host is about to do until the thread traps again.
+    fn leave_to_host(&self, transfer: LentRead) {
+        *self.lent_read.lock() = Some(transfer);
+        self.left_to_host.store(true, Ordering::Relaxed);
     }
 
     fn lend(&self, fd: i32, host: &HostFile) -> bool {
@@ -157,7 +158,7 @@ impl Task {
         count: usize,
         offset: u64,
     ) -> bool {
-        let Some(length) = worthwhile(count, SMALLEST) else { return false };
+        let Some(length) = worthwhile(count, SMALLEST..=LARGEST) else { return false };
         if offset > super::POSITION_MAX - length {
             return false;
         }
@@ -176,7 +177,7 @@ impl Task {
         buffer: u64,
         count: usize,
     ) -> Option<(Substitute, u64)> {
-        let most = worthwhile(count, SMALLEST_IN_PLACE)?;
+        let most = worthwhile(count, SMALLEST_IN_PLACE..=LARGEST)?;
         if !self.with_context(|context| context.may_read_instead())? {
             return None;
         }
@@ -195,8 +196,7 @@ impl Task {
             *position = offset + length;
             (offset, length)
         };
-        *self.lent_read.lock() = Some(LentRead { file: Arc::clone(file), offset, length, again: false });
-        self.left_to_host.store(true, Ordering::Relaxed);
+        self.leave_to_host(LentRead { file: Arc::clone(file), offset, length, again: false });
         watches::on_file(file, InotifyMask::IN_ACCESS);
         let descriptor = u64::from(fd.cast_unsigned());
         Some((Substitute::Read { descriptor, address: buffer, length, offset }, length))
@@ -269,6 +269,6 @@ impl Task {
     }
 }
 
-fn worthwhile(count: usize, smallest: u64) -> Option<u64> {
-    u64::try_from(count).ok().filter(|count| (smallest..=LARGEST).contains(count))
+fn worthwhile(count: usize, sizes: RangeInclusive<u64>) -> Option<u64> {
+    u64::try_from(count).ok().filter(|count| sizes.contains(count))
 }
