@@ -14,7 +14,7 @@ use wire::{
     TreeFlags,
 };
 
-use crate::gofer_process::{Gofer, Served, Setup, name, served};
+use crate::gofer_process::{Gofer, Served, name, served};
 use crate::hostile::Raw;
 
 crate::tests![
@@ -163,13 +163,7 @@ fn files_opened_ahead_are_bounded_and_let_go() {
     let dir = tempfile::tempdir().expect("a directory");
     let names: Vec<String> = (0..400).map(|number| format!("file{number}")).collect();
     names.iter().for_each(|name| fs::write(dir.path().join(name), "").expect("a file"));
-    let trees = [(dir.path(), TreeFlags::empty())];
-    let mut gofer = Gofer::start(&Setup {
-        role: "serve".to_owned(),
-        trees: &trees,
-        devices: false,
-        open_files: Some(128),
-    });
+    let mut gofer = Gofer::with_few_files(dir.path());
     let client = gofer.client();
     let root = client.attach(0).expect("the tree").root.handle;
     let open_files =

@@ -29,6 +29,17 @@ pub struct Setup<'a> {
 }
 
 impl Gofer {
+    /// One that serves a directory, and may have no more than 128 files open.
+    pub fn with_few_files(directory: &Path) -> Gofer {
+        let trees = [(directory, TreeFlags::empty())];
+        Gofer::start(&Setup {
+            role: "serve".to_owned(),
+            trees: &trees,
+            devices: false,
+            open_files: Some(128),
+        })
+    }
+
     /// Serves the trees.
     pub fn serving(trees: &[(&Path, TreeFlags)]) -> Self {
         Self::start(&Setup { role: "serve".to_owned(), trees, devices: false, open_files: None })

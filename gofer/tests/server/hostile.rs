@@ -17,7 +17,7 @@ use wire::{
     Reply, Request, SetAttr, SocketType, SpecialFile, TreeFlags, WalkStop, XattrFlags, XattrName,
 };
 
-use crate::gofer_process::{Gofer, Setup, mode, name, served};
+use crate::gofer_process::{Gofer, mode, name, served};
 
 crate::tests![
     garbage_is_refused_and_the_channel_goes_on,
@@ -297,13 +297,7 @@ fn any_processor_may_be_named() {
 fn handles_are_bounded_and_come_back() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("file"), "").expect("a file");
-    let trees = [(dir.path(), TreeFlags::empty())];
-    let mut gofer = Gofer::start(&Setup {
-        role: "serve".to_owned(),
-        trees: &trees,
-        devices: false,
-        open_files: Some(128),
-    });
+    let mut gofer = Gofer::with_few_files(dir.path());
     let client = gofer.client();
     for _ in 0..3 {
         let root = client.attach(0).expect("the tree").root.handle;

@@ -55,10 +55,7 @@ fn another_call_is_made_in_the_place_of_a_plain_one() {
 fn a_file_is_mapped_in_the_place_of_a_plain_call_and_only_the_one_that_was_lent() {
     let (platform, _guard) = platform();
     block_on(platform, async {
-        let (one, other) = (memfd(c"one", 0x1000).expect("memfd"), memfd(c"other", 0x1000).expect("memfd"));
-        for (file, byte) in [(&one, [1u8]), (&other, [2])] {
-            assert_eq!(pwrite(file, &byte, 0), Ok(1));
-        }
+        let (one, other) = two_files();
         let mut context = program(platform, getpid_forever()).await;
         syscall(&mut context, Resume::Registers).await;
         for (round, file) in [&one, &other, &one].into_iter().enumerate() {
@@ -94,16 +91,22 @@ fn a_file_is_mapped_in_the_place_of_a_plain_call_and_only_the_one_that_was_lent(
     });
 }
 
+/// Files that begin with 1 and with 2.
+fn two_files() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
+    let (one, other) = (memfd(c"one", 0x1000).expect("memfd"), memfd(c"other", 0x1000).expect("memfd"));
+    for (file, byte) in [(&one, [1u8]), (&other, [2])] {
+        assert_eq!(pwrite(file, &byte, 0), Ok(1));
+    }
+    (one, other)
+}
+
 /// A file that was lent is read by the call itself, is not installed again while it is there, and is closed by the call that closes it; a
 /// call that nothing was lent for is refused, whatever is open in the process.
 #[test]
 fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
     let (platform, _guard) = platform();
     block_on(platform, async {
-        let (one, other) = (memfd(c"one", 0x1000).expect("memfd"), memfd(c"other", 0x1000).expect("memfd"));
-        for (file, byte) in [(&one, [1u8]), (&other, [2])] {
-            assert_eq!(pwrite(file, &byte, 0), Ok(1));
-        }
+        let (one, other) = two_files();
         let refused = abi::errno::EINVAL.to_return_value();
         let mut context = program(platform, one_call()).await;
         let call = |context: &mut Box<dyn Context>, number: libc::c_long, arguments: [u64; 4]| {
