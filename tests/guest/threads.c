@@ -190,6 +190,8 @@ TEST(tgkill_reaches_the_chosen_thread) {
     CHECK(syscall(SYS_tgkill, getpid(), tid, SIGUSR1) == 0);
     pthread_join(t, NULL);
     CHECK_EQ(handled_by, tid);
+    // Joined means that the thread has let go of its stack; its number lives on until the kernel is done with it.
+    while (syscall(SYS_tgkill, getpid(), tid, 0) == 0) sched_yield();
     CHECK_ERR(syscall(SYS_tgkill, getpid(), tid, SIGUSR1), ESRCH);
     CHECK_ERR(syscall(SYS_tgkill, 0, my_tid(), 0), EINVAL);
 }
