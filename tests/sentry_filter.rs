@@ -10,8 +10,8 @@ use harness::guest_programs::{self, Linking};
 use harness::report::Report;
 use harness::sandbox::{Platform, Runtime};
 use harness::trace::{Call, Trace};
-use sentry::lockdown::all_rows;
-use sentry::spec::HostUds;
+use platform::HostCalls;
+use sentry::lockdown::lists;
 use serde_json::json;
 use std::path::Path;
 
@@ -47,11 +47,11 @@ fn main() {
 
 fn every_row_is_needed(runtime: &Runtime, platform: Platform) -> Verdict {
     let calls = calls_of_a_life(runtime)?;
-    let rules = match platform {
-        Platform::Ptrace => platform::ptrace::HOST_RULES,
-        _ => platform::seccomp::HOST_RULES,
+    let calls_of_platform = match platform {
+        Platform::Ptrace => HostCalls::Ptrace,
+        _ => HostCalls::Seccomp,
     };
-    let rows = all_rows(rules, HostUds::None);
+    let rows = lists(calls_of_platform, false).concat();
     let idle: Vec<_> = rows
         .iter()
         .filter(|row| row.rare.is_none() && !UNSEEN.iter().any(|(what, _)| *what == row.why))

@@ -1,9 +1,10 @@
 //! Allow-lists of host system calls as data, to be read and reviewed: a [`Row`] is a call, what must hold of its
-//! arguments ([`Condition`]), and who needs it. [`install`] makes a list the calling process's seccomp filter; whatever
-//! is not on it kills the process (`SECCOMP_RET_KILL_PROCESS`, `man 2 seccomp`).
+//! arguments ([`Condition`]), and who needs it. [`program!`] makes the seccomp program of some lists when the crate that
+//! has them is compiled, and [`install`] makes it the calling process's filter; whatever is not listed kills the process
+//! (`SECCOMP_RET_KILL_PROCESS`, `man 2 seccomp`).
 //!
-//! `program.rs` makes a list the kernel's program; [`rust_program`] has the rows of any threaded Rust program.
-//! Neighbours: the gofer's `filter`, the sentry's `lockdown`.
+//! `program.rs` has the compiler, which is made of constant functions; [`RUST_PROGRAM`] has the rows of any threaded Rust
+//! program. Neighbours: the gofer's `filter`, the sentry's `lockdown`, the platforms' own lists.
 //!
 //! A filter sees registers only. Arguments in memory (paths, socket addresses, the flags of `clone3` and `openat2`) are
 //! beyond its reach; a row for a call that has some says what holds there instead.
@@ -13,18 +14,21 @@
 mod program;
 mod rust_program;
 
-pub use rust_program::rust_program;
+pub use program::{Code, compile};
+pub use rust_program::RUST_PROGRAM;
 use seccompiler::apply_filter_all_threads;
+/// An instruction of the kernel's machine.
+pub use seccompiler::sock_filter as Step;
 
 /// Why a list cannot be installed.
 pub type Error = seccompiler::Error;
 
 /// One call that is allowed if all conditions hold. Several rows for one call are alternatives, of which one without
 /// conditions settles the matter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub call: i64,
-    pub conditions: Vec<Condition>,
+    pub conditions: &'static [Condition],
     pub why: &'static str,
     /// Why no test can depend on the row.
     pub rare: Option<&'static str>,
@@ -78,13 +82,18 @@ pub const fn wide(argument: u8, mask: u64, value: u64) -> Condition {
 }
 
 /// A row.
-pub fn row(call: i64, conditions: &[Condition], why: &'static str) -> Row {
-    Row { call, conditions: conditions.to_vec(), why, rare: None }
+pub const fn row(call: i64, conditions: &'static [Condition], why: &'static str) -> Row {
+    Row { call, conditions, why, rare: None }
 }
 
 /// A row that is needed, but only when `reason`.
-pub fn rare(call: i64, conditions: &[Condition], why: &'static str, reason: &'static str) -> Row {
-    Row { call, conditions: conditions.to_vec(), why, rare: Some(reason) }
+pub const fn rare(
+    call: i64,
+    conditions: &'static [Condition],
+    why: &'static str,
+    reason: &'static str,
+) -> Row {
+    Row { call, conditions, why, rare: Some(reason) }
 }
 
 /// Flags as an argument's bits.
@@ -92,10 +101,30 @@ pub const fn bits(flags: i32) -> u64 {
     flags.cast_unsigned() as u64
 }
 
-/// Installs the list in all threads of this process, and so in all that they start. Sets `no_new_privs`.
+/// The program of some lists (`[&[Row]; N]`, a constant) as a `&'static [Step]`, made when the crate is compiled.
+#[macro_export]
+macro_rules! program {
+    ($lists:expr) => {{
+        const CODE: $crate::Code = $crate::compile(&$lists);
+        static PROGRAM: [$crate::Step; CODE.length()] = CODE.fitted();
+        &PROGRAM
+    }};
+}
+
+/// `program` with `value` wherever a condition compares with `placeholder`: a number that is known only when the process
+/// runs. Nothing else in the lists may be compared with that.
+pub fn filled(program: &[Step], placeholder: u32, value: u32) -> Vec<Step> {
+    let filled = |step: &Step| match step.code {
+        program::IF_EQUAL if step.k == placeholder => Step { k: value, ..step.clone() },
+        _ => step.clone(),
+    };
+    program.iter().map(filled).collect()
+}
+
+/// Installs a program in all threads of this process, and so in all that they start. Sets `no_new_privs`.
 ///
 /// # Errors
 /// The host's; a thread that has a filter of its own already.
-pub fn install(rows: &[Row]) -> Result<(), Error> {
-    apply_filter_all_threads(&program::compile(rows))
+pub fn install(program: &[Step]) -> Result<(), Error> {
+    apply_filter_all_threads(program)
 }

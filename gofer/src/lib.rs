@@ -87,6 +87,11 @@ pub fn serve_filtered(
     config: GoferConfig,
     edit: impl FnOnce(&mut Vec<filter::Row>),
 ) -> Result<(), SetupError> {
-    let (served, socket) = setup::confine_with(config, edit)?;
+    let program = |facts: &filter::Facts| {
+        let mut rows = filter::lists(facts.device_nodes, facts.host_sockets).concat();
+        edit(&mut rows);
+        filter::program_of_rows(&rows, facts)
+    };
+    let (served, socket) = setup::confine_with(config, program)?;
     connection::run(served, socket)
 }

@@ -26,7 +26,7 @@ use tracing::warn;
 use wire::TreeFlags;
 
 use crate::connection::{ServedTree, Server};
-use crate::filter::{self, Facts, Row};
+use crate::filter::{self, Facts};
 use crate::handles::{Budget, Handles, MAX_HELD, RESERVED};
 use crate::host::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, set_mount_attributes, share_one_arena,
@@ -66,13 +66,13 @@ pub enum SetupError {
 
 /// Does everything above. On return the process can do no more than serve.
 pub fn confine(config: GoferConfig) -> Result<(Server, OwnedFd), SetupError> {
-    confine_with(config, |_| ())
+    confine_with(config, filter::program_of)
 }
 
-/// [`confine`] with a changed filter: for the test that takes each row away and shows that it was needed.
+/// [`confine`] with another filter.
 pub(crate) fn confine_with(
     config: GoferConfig,
-    edit: impl FnOnce(&mut Vec<Row>),
+    program: impl FnOnce(&Facts) -> Vec<allowlist::Step>,
 ) -> Result<(Server, OwnedFd), SetupError> {
     refuse_other_threads()?;
     share_one_arena();
@@ -96,9 +96,7 @@ pub(crate) fn confine_with(
         device_nodes: config.device_nodes,
         host_sockets: config.trees.iter().any(|tree| tree.flags.contains(TreeFlags::HOST_SOCKETS)),
     };
-    let mut rows = filter::rows(&facts);
-    edit(&mut rows);
-    filter::install(&rows)?;
+    filter::install(&program(&facts))?;
     let server = Server {
         handles: Handles::default(),
         budget: Budget::new(budget),

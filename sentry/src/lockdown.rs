@@ -5,14 +5,14 @@
 //! run, over all of them and over those they start. Both come before the first process is loaded, so that no byte of an
 //! application's has been looked at by a process that could do more.
 //!
-//! Neighbours: `crate::sandbox` calls both; the platform states its own needs ([`Platform::host_rules`]); namespaces and
+//! Neighbours: `crate::sandbox` calls both; the platform states its own needs ([`HostCalls`]); namespaces and
 //! the empty root are made by whoever starts the process. `docs/security.md` has the whole picture.
 
 mod rows;
 
 use crate::spec::HostUds;
-use allowlist::{Row, masked, row, wide};
-use platform::{ArgumentRule, HostRule, Platform};
+use allowlist::{RUST_PROGRAM, Row, Step, program};
+use platform::{HostCalls, Platform};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
     set_capabilities, set_no_new_privs,
@@ -55,7 +55,20 @@ pub fn drop_capabilities() -> Result<(), LockdownError> {
 /// The host's.
 pub fn allow_only(platform: &dyn Platform, host_sockets: HostUds) -> Result<(), LockdownError> {
     settle_allocator();
-    Ok(allowlist::install(&all_rows(platform.host_rules(), host_sockets))?)
+    Ok(allowlist::install(program_of(platform.host_calls(), host_sockets != HostUds::None))?)
+}
+
+/// The program that this is compiled to when the sentry is.
+fn program_of(platform: HostCalls, host_sockets: bool) -> &'static [Step] {
+    macro_rules! choice {
+        ($($platform:ident),*) => {
+            match (platform, host_sockets) {
+                $((HostCalls::$platform, false) => program!(lists(HostCalls::$platform, false)),
+                  (HostCalls::$platform, true) => program!(lists(HostCalls::$platform, true)),)*
+            }
+        };
+    }
+    choice!(None, Seccomp, Ptrace)
 }
 
 /// The environment's variable that tells glibc how many heaps threads may have (`mallopt(3)`, `M_ARENA_MAX`).
@@ -79,23 +92,9 @@ fn settle_allocator() {
     drop(std::thread::Builder::new().spawn(grow_and_shrink).map(std::thread::JoinHandle::join));
 }
 
-/// Everything that a sentry may call whose platform needs this, and whose containers may reach these sockets of the host.
-pub fn all_rows(platform: &[HostRule], host_sockets: HostUds) -> Vec<Row> {
-    let mut rows = rows::rows();
-    if host_sockets != HostUds::None {
-        rows.extend(rows::host_sockets());
-    }
-    rows.extend(allowlist::rust_program());
-    for rule in platform {
-        let conditions: Vec<_> = rule.arguments.iter().map(condition).collect();
-        rows.push(row(rule.call, &conditions, rule.why));
-    }
-    rows
-}
-
-fn condition(rule: &ArgumentRule) -> allowlist::Condition {
-    match u32::try_from(rule.mask) {
-        Ok(_) => masked(rule.index, rule.mask, rule.value),
-        Err(_) => wide(rule.index, rule.mask, rule.value),
-    }
+/// Everything that a sentry on such a platform may call, and whose containers may reach sockets of the host.
+pub const fn lists(platform: HostCalls, host_sockets: bool) -> [&'static [Row]; 8] {
+    let [waiting, files, sockets, terminals, ourselves] = rows::ROWS;
+    let host_sockets = if host_sockets { rows::HOST_SOCKETS } else { &[] };
+    [waiting, files, sockets, terminals, ourselves, host_sockets, RUST_PROGRAM, platform.rows()]
 }

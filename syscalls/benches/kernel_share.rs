@@ -19,7 +19,7 @@ use abi::sockets::SocketType;
 use abi::user::{FromRegister, UserAddress};
 use parking_lot::Mutex;
 use platform::{
-    Affinity, Architecture, Context, Died, HostRule, Interrupter, Layout, MemoryError, MemoryOperation,
+    Affinity, Architecture, Context, Died, HostCalls, Interrupter, Layout, MemoryError, MemoryOperation,
     NewSpace, Platform, Registers, Resume, Spawn, SpawnError, SyscallRequest, Trap, UserMemory,
 };
 use sentry::fs::dev::{self, Console};
@@ -146,8 +146,8 @@ impl Platform for Treadmill {
 
     fn reap(&self) {}
 
-    fn host_rules(&self) -> &'static [HostRule] {
-        &[]
+    fn host_calls(&self) -> HostCalls {
+        HostCalls::None
     }
 }
 

@@ -180,7 +180,9 @@ pub fn play_role_if_asked() {
         }
         Some(("without", index)) => {
             let index: usize = index.parse().expect("a row's index");
-            let remove = |rows: &mut Vec<gofer::filter::Row>| drop(rows.remove(index));
+            let remove = |rows: &mut Vec<gofer::filter::Row>| {
+                rows.remove(index);
+            };
             gofer::serve_filtered(config, remove).expect("serving");
         }
         Some((role, argument)) => super::lockdown::play(role, argument, config),

@@ -79,7 +79,7 @@ pub trait Platform: Send + Sync + 'static {
 
     /// The host system calls, beyond the kernel's own, that the sentry's seccomp filter must allow
     /// after lockdown for this platform to work.
-    fn host_rules(&self) -> &'static [HostRule];
+    fn host_calls(&self) -> HostCalls;
 }
 
 /// State of one [`Platform::poll_new_space`] call between polls.
@@ -98,26 +98,26 @@ pub enum Affinity {
     Worker,
 }
 
-/// One line of the sentry's allow-list that exists for the platform's sake.
-#[derive(Clone, Debug)]
-pub struct HostRule {
-    /// Host system call number.
-    pub call: libc::c_long,
-    /// Conditions on arguments, all of which must hold.
-    pub arguments: &'static [ArgumentRule],
-    /// Who needs it.
-    pub why: &'static str,
+/// Which list of host system calls a platform needs ([`Platform::host_calls`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostCalls {
+    /// No more than the kernel itself.
+    None,
+    #[expect(missing_docs, reason = "the name says it")]
+    Seccomp,
+    #[expect(missing_docs, reason = "the name says it")]
+    Ptrace,
 }
 
-/// A condition on one argument of a host system call.
-#[derive(Clone, Copy, Debug)]
-pub struct ArgumentRule {
-    /// Argument index, 0 to 5.
-    pub index: u8,
-    /// Bits that are compared (`u64::MAX`: all).
-    pub mask: u64,
-    /// What they must be.
-    pub value: u64,
+impl HostCalls {
+    /// The list.
+    pub const fn rows(self) -> &'static [allowlist::Row] {
+        match self {
+            Self::None => &[],
+            Self::Seccomp => seccomp::HOST_ROWS,
+            Self::Ptrace => ptrace::HOST_ROWS,
+        }
+    }
 }
 
 /// Address-space limits, in bytes from address 0.

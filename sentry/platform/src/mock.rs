@@ -13,8 +13,8 @@ use abi::errno::{self, Errno};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Affinity, Context, Died, HostRule, Interrupter, Layout, MemoryError, MemoryOperation, NewSpace, Platform,
-    Registers, Resume, Spawn, SpawnError, SpawnKind, Trap, UserMemory,
+    Affinity, Context, Died, HostCalls, Interrupter, Layout, MemoryError, MemoryOperation, NewSpace,
+    Platform, Registers, Resume, Spawn, SpawnError, SpawnKind, Trap, UserMemory,
 };
 
 /// Lowest address of a context's memory.
@@ -174,8 +174,8 @@ impl Platform for MockPlatform {
 
     fn reap(&self) {}
 
-    fn host_rules(&self) -> &'static [HostRule] {
-        &[]
+    fn host_calls(&self) -> HostCalls {
+        HostCalls::None
     }
 }
 

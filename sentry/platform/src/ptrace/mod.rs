@@ -20,7 +20,9 @@ use std::task::{Context as WakeContext, Poll};
 
 use abi::errno::Errno;
 
-use crate::{Affinity, ArgumentRule, Context, HostRule, Layout, NewSpace, Platform, Vdso};
+use allowlist::{Condition, Row, equal, row, wide};
+
+use crate::{Affinity, Context, HostCalls, Layout, NewSpace, Platform, Vdso};
 
 mod bell;
 mod context;
@@ -108,29 +110,29 @@ impl Platform for PtracePlatform {
     /// Nothing: stubs announce their death to the worker's `wait` alone, without a `SIGCHLD`.
     fn reap(&self) {}
 
-    fn host_rules(&self) -> &'static [HostRule] {
-        HOST_RULES
+    fn host_calls(&self) -> HostCalls {
+        HostCalls::Ptrace
     }
 }
 
-/// `index` must be exactly `value`, as an `int`.
-const fn int(index: u8, value: i64) -> ArgumentRule {
-    ArgumentRule { index, mask: 0xffff_ffff, value: value.cast_unsigned() & 0xffff_ffff }
+/// `argument` must be exactly `value`, as an `int`.
+const fn int(argument: u8, value: i64) -> Condition {
+    equal(argument, value.cast_unsigned() & 0xffff_ffff)
 }
 
-/// `index` must be exactly `value`.
-const fn exactly(index: u8, value: u64) -> ArgumentRule {
-    ArgumentRule { index, mask: u64::MAX, value }
+/// `argument` must be exactly `value`.
+const fn exactly(argument: u8, value: u64) -> Condition {
+    wide(argument, u64::MAX, value)
 }
 
-macro_rules! rules {
+macro_rules! rows {
     ($($call:ident [$($argument:expr),*] $why:literal;)*) => {
-        &[$(HostRule { call: libc::$call, arguments: &[$($argument),*], why: $why }),*]
+        &[$(row(libc::$call, &[$($argument),*], $why)),*]
     };
 }
 
-/// See [`crate::Platform::host_rules`].
-pub static HOST_RULES: &[HostRule] = rules! {
+/// See [`HostCalls`].
+pub(crate) const HOST_ROWS: &[Row] = rows! {
     SYS_ptrace [exactly(0, libc::PTRACE_SEIZE as u64), exactly(3, requests::OPTIONS as u64)] "attach the seed to the worker";
     SYS_ptrace [exactly(0, libc::PTRACE_INTERRUPT as u64)] "attach the seed to the worker";
     SYS_ptrace [exactly(0, libc::PTRACE_SYSEMU as u64), exactly(3, 0)] "run application code";

@@ -15,7 +15,7 @@ use abi::errno::{self, Errno};
 use parking_lot::Mutex;
 
 use crate::stub::{Geometry, Labels};
-use crate::{Affinity, Context, HostRule, Layout, NewSpace, Platform};
+use crate::{Affinity, Context, HostCalls, Layout, NewSpace, Platform};
 use blank::Blanks;
 use carried::Carried;
 use deep::Waiter;
@@ -35,6 +35,7 @@ mod deep;
 mod dispatch;
 mod frame;
 mod heat;
+mod host_rows;
 mod job;
 mod memory;
 mod notification;
@@ -42,7 +43,6 @@ mod outbox;
 mod patch;
 mod request;
 mod rewrite;
-mod rules;
 mod seats;
 mod seed;
 mod settle;
@@ -55,7 +55,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use rules::HOST_RULES;
+pub(crate) use host_rows::HOST_ROWS;
 pub use seed::SetupError;
 
 /// Which parts of the accelerator are on: they can be switched off one by one for measurement and diagnosis.
@@ -350,7 +350,7 @@ impl Platform for SeccompPlatform {
         self.core.make_ahead();
     }
 
-    fn host_rules(&self) -> &'static [HostRule] {
-        rules::HOST_RULES
+    fn host_calls(&self) -> HostCalls {
+        HostCalls::Seccomp
     }
 }

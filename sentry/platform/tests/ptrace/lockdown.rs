@@ -2,9 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use libc::sock_filter;
+use allowlist::{Row, Step, compile, row};
 use platform::{
-    HostRule, MemoryOperation, NewSpace, Platform, Registers, Resume, Sharing, Spawn, SpawnKind, Trap,
+    HostCalls, MemoryOperation, NewSpace, Platform, Registers, Resume, Sharing, Spawn, SpawnKind, Trap,
 };
 
 use super::bench::*;
@@ -31,40 +31,21 @@ const ANY_PROGRAM: &[libc::c_long] = &[
 /// What every other call returns.
 const REFUSED: i32 = libc::EXDEV;
 
-const fn op(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code: code as u16, jt, jf, k }
-}
-
-/// Allows one rule, or falls through.
-fn rule(call: libc::c_long, arguments: &[platform::ArgumentRule]) -> Vec<sock_filter> {
-    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let mut tests = vec![(0, u32::MAX, u32::try_from(call).unwrap())];
-    for argument in arguments {
-        let offset = 16 + 8 * u32::from(argument.index);
-        tests.push((offset, argument.mask as u32, argument.value as u32));
-        tests.push((offset + 4, (argument.mask >> 32) as u32, (argument.value >> 32) as u32));
-    }
-    let mut program = Vec::new();
-    for (index, &(offset, mask, value)) in tests.iter().enumerate() {
-        let to_end = u8::try_from((tests.len() - index - 1) * 3 + 1).unwrap();
-        program.push(op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset));
-        program.push(op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask));
-        program.push(op(EQUAL, 0, to_end, value));
-    }
-    program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
-    program
-}
-
 /// Restricts the calling thread.
-fn lock_down(rules: &[HostRule]) {
-    let mut program: Vec<_> =
-        rules.iter().flat_map(|host_rule| rule(host_rule.call, host_rule.arguments)).collect();
-    program.extend(
-        ANY_PROGRAM.iter().filter(|&&call| call != libc::SYS_getppid).flat_map(|&call| rule(call, &[])),
-    );
-    program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | REFUSED.unsigned_abs()));
-    let fprog = libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
-    // SAFETY: whole words; `fprog` describes `program`, which lives until the call returns.
+fn lock_down(platform: HostCalls) {
+    let needed = ANY_PROGRAM.iter().filter(|&&call| call != libc::SYS_getppid);
+    let any_program: Vec<Row> = needed.map(|&call| row(call, &[], "any program")).collect();
+    let refuse = |step: &Step| match step.k {
+        libc::SECCOMP_RET_KILL_PROCESS => {
+            Step { k: libc::SECCOMP_RET_ERRNO | REFUSED.unsigned_abs(), ..step.clone() }
+        }
+        _ => step.clone(),
+    };
+    let code = compile(&[platform.rows(), &any_program]);
+    let mut program: Vec<Step> = code.steps().iter().map(refuse).collect();
+    let fprog =
+        libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr().cast() };
+    // SAFETY: whole words; `fprog` describes `program`, whose instructions are laid out as libc's are, which lives until the call returns.
     let result = unsafe {
         libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS as usize, 1usize, 0usize, 0usize, 0usize);
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER as usize, 0usize, &raw const fprog)
@@ -80,10 +61,10 @@ fn lock_down(rules: &[HostRule]) {
 }
 
 #[test]
-fn everything_works_under_the_host_rules() {
+fn everything_works_under_the_listed_host_calls() {
     let bench = Bench::new();
     let file = memory_file(b"one");
-    lock_down(bench.platform.host_rules());
+    lock_down(bench.platform.host_calls());
 
     let mut request = NewSpace::default();
     bench.finish(|wake| bench.platform.poll_new_space(wake, &mut request)).unwrap();
