@@ -371,7 +371,7 @@ impl Task {
 
     /// Marks the robust futexes a thread still holds as owned by a dead thread (`man 2 get_robust_list`).
     pub(crate) fn release_robust_futexes(&self) {
-        let head = self.robust_list.swap(0, Ordering::Relaxed);
+        let head = self.signals.words.set_robust_list(0);
         if head != 0 {
             let _ = self.walk_robust_list(head);
         }

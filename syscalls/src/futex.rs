@@ -3,7 +3,6 @@
 //! Keys, queues and the wait itself are in [`sentry::futex`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use abi::errno::{EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH, SysResult};
 use abi::futexes::{
@@ -426,7 +425,7 @@ pub fn sys_set_robust_list(task: &Arc<Task>, head: UserAddress, length: usize) -
     if length != size_of::<RobustListHead>() {
         return Err(EINVAL);
     }
-    task.robust_list.store(head.address(), Ordering::Relaxed);
+    task.signals.words.set_robust_list(head.address());
     Ok(())
 }
 
@@ -442,7 +441,7 @@ pub fn sys_get_robust_list(
         return Err(EPERM);
     }
     task.write_value(length.address(), &(size_of::<RobustListHead>() as u64))?;
-    task.write_value(head.address(), &target.robust_list.load(Ordering::Relaxed))
+    task.write_value(head.address(), &target.signals.words.robust_list())
 }
 
 #[cfg(test)]

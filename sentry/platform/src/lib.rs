@@ -27,9 +27,11 @@ mod registers;
 pub mod seccomp;
 mod stub;
 mod window;
+mod words;
 pub use host_facts::auxiliary_value;
 pub use registers::{Architecture, Registers, SyscallRequest};
 pub use window::Window;
+pub use words::{HeapWords, OwnWords};
 
 /// A mechanism that runs application code and traps its system calls.
 pub trait Platform: Send + Sync + 'static {
@@ -336,6 +338,12 @@ pub trait Context: Send {
     /// one changes, before the thread goes on; `None` for all while somebody wants to see every call.
     fn set_facts(&mut self, facts: Option<&Facts>) {
         let _ = facts;
+    }
+
+    /// The words that the thread may change itself. Asked for once, before the first resume; whatever they hold is to be
+    /// replaced then.
+    fn own_words(&self) -> Arc<dyn OwnWords> {
+        Arc::new(HeapWords::default())
     }
 
     /// Host processor time used by the thread, in nanoseconds (user, system).

@@ -23,12 +23,13 @@ use abi::signals::{SIGNAL_LIMIT, SigAction, SigSet, Signal, StackT};
 use parking_lot::Mutex;
 use zerocopy::FromZeros;
 
-use crate::task::ThreadGroup;
+use crate::task::{ThreadGroup, Words};
 use crate::wait::{PollEvents, WaitQueue};
 
 /// What a task holds of signals.
 pub struct TaskSignals {
-    mask: AtomicU64,
+    /// The mask, and what else the thread may change itself.
+    pub words: Words,
     /// Whether the task has to look at what is here and elsewhere.
     pub(crate) attention: Attention,
     /// The mask to return to after `sigsuspend`, `ppoll` and the like, once a handler has been set up.
@@ -47,7 +48,7 @@ impl TaskSignals {
     /// Nothing pending, the given mask, no alternate stack.
     pub fn new(mask: SigSet) -> Self {
         Self {
-            mask: AtomicU64::new(mask.0),
+            words: Words::new(mask),
             attention: Attention::new(),
             saved_mask: Mutex::new(None),
             pending: Mutex::default(),
@@ -59,13 +60,13 @@ impl TaskSignals {
 
     /// The blocked signals.
     pub fn mask(&self) -> SigSet {
-        SigSet(self.mask.load(Ordering::SeqCst))
+        self.words.mask()
     }
 
     /// Replaces the mask (`SIGKILL` and `SIGSTOP` cannot be in it); returns the old one.
     fn set_mask(&self, mask: SigSet) -> SigSet {
         let new = mask.blockable();
-        let old = SigSet(self.mask.swap(new.0, Ordering::SeqCst));
+        let old = self.words.set_mask(new);
         if !old.difference(new).is_empty() {
             // What is unblocked may be pending.
             self.attention.raise();

@@ -22,6 +22,7 @@ mod spawn;
 mod stack;
 mod table;
 mod wait;
+mod words;
 
 pub use credentials::Credentials;
 pub use exec::ExecRequest;
@@ -34,6 +35,7 @@ pub use settings::{TIMER_SLACK_DEFAULT_NS, TaskSettings};
 pub use spawn::{CloneRequest, INITIAL_MASK, VforkDone};
 pub use table::{ProcessTable, TASKS_MAX};
 pub use wait::{WaitFor, WaitKinds, WaitRequest, WaitResult};
+pub use words::Words;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -93,8 +95,6 @@ pub struct Task {
     name: Mutex<Vec<u8>>,
     /// `set_tid_address`, `CLONE_CHILD_CLEARTID`.
     pub clear_child_tid: AtomicU64,
-    /// `set_robust_list`.
-    pub robust_list: AtomicU64,
     /// `prctl(PR_SET_PDEATHSIG)`.
     pub parent_death_signal: AtomicU32,
     /// What `restart_syscall` continues.
@@ -175,6 +175,7 @@ pub struct TaskParts {
 impl Task {
     /// A task that has not been started yet.
     pub fn new(kernel: Arc<Kernel>, parts: TaskParts) -> Arc<Self> {
+        parts.signals.words.adopt(parts.context.own_words());
         Arc::new(Self {
             tid: AtomicI32::new(parts.tid),
             group: parts.group,
@@ -189,7 +190,6 @@ impl Task {
             signals: parts.signals,
             name: Mutex::new(parts.name),
             clear_child_tid: AtomicU64::new(0),
-            robust_list: AtomicU64::new(0),
             parent_death_signal: AtomicU32::new(0),
             restart_block: Mutex::new(None),
             must_exit: Mutex::new(None),
@@ -531,6 +531,7 @@ impl Task {
     ) -> (Option<Box<dyn Context>>, Arc<MemoryManager>) {
         *self.interrupter.lock() = context.interrupter();
         *self.user_memory.lock() = context.memory();
+        self.signals.words.adopt(context.own_words());
         let old_memory = std::mem::replace(&mut *self.memory.lock(), memory);
         (self.context.lock().replace(context), old_memory)
     }

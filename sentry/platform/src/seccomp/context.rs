@@ -24,8 +24,9 @@ use super::spawn::clone_flags;
 use super::thread::{Begin, Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
 use crate::stub::{SLOT_FACTS, SLOT_FD, STATE_SUBSTITUTE, STATE_TRANSFER};
 use crate::{
-    Architecture, Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, PatchSite, Registers,
-    Resume, Spawn, SpawnError, SpawnHere, SpawnKind, Substitute, SyscallRequest, TakeBack, Trap, UserMemory,
+    Architecture, Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, OwnWords, PatchSite,
+    Registers, Resume, Spawn, SpawnError, SpawnHere, SpawnKind, Substitute, SyscallRequest, TakeBack, Trap,
+    UserMemory,
 };
 
 /// Most descriptors that are lent to a process at a time.
@@ -42,7 +43,7 @@ pub(super) struct Lent {
     pub writable: bool,
 }
 
-/// Bit of a fact in a slot: it may be reported.
+/// Bit of a fact in a slot: it may be reported, as the other 63, the highest of which is a sign.
 const FACT_VALID: u64 = 1 << 63;
 
 /// One application thread.
@@ -679,6 +680,12 @@ impl Context for SeccompContext {
             let word = words.map_or(0, |words| u64::from(words[index]) | FACT_VALID);
             slot.set_word(SLOT_FACTS + index * 8, word);
         }
+        let refusal = facts.map_or(0, |_| errno::ENOSYS.to_return_value() | FACT_VALID);
+        slot.set_word(SLOT_FACTS + 6 * 8, refusal);
+    }
+
+    fn own_words(&self) -> Arc<dyn OwnWords> {
+        self.thread.words.clone()
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupter> {

@@ -17,6 +17,7 @@ use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::seed::{INTERRUPT_SIGNAL, write_commands};
 use super::settle::Settled;
 use super::thread::{Batch, Begin, Birth, Outcome, Process, Purpose, Stand, State, Thread, call_error};
+use super::words::SlotWords;
 use crate::stub::{CALL_BORN, CALL_READY, SLOT_ALTERNATE, SLOT_FD, STATE_IDLE};
 use crate::{Architecture, Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
@@ -310,7 +311,7 @@ impl Core {
         // The slot's next thread is not watched.
         thread.slot.set_state(STATE_IDLE);
         thread.process.leave(thread.tid);
-        thread.slot.space.release_slot(thread.slot.place);
+        thread.release_slot();
     }
 
     /// The stub says that it is done with its commands.
@@ -418,6 +419,7 @@ impl Core {
         let child = Arc::new(Thread {
             tid,
             process: process.clone(),
+            words: SlotWords::new(&birth.slot).into(),
             slot: birth.slot.clone(),
             state: State::new(Stand::Newborn(birth.clone())),
             carried: Carried::default(),
@@ -502,7 +504,7 @@ impl Core {
     /// Declares a thread dead whose host thread is gone.
     pub fn bury(&self, thread: &Arc<Thread>) -> bool {
         self.threads.remove(thread);
-        thread.slot.space.release_slot(thread.slot.place);
+        thread.release_slot();
         let after = self.dead(&mut thread.state.lock());
         self.finish(thread, after)
     }

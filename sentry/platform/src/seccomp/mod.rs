@@ -50,6 +50,7 @@ mod slots;
 mod spawn;
 mod spinner;
 mod thread;
+mod words;
 mod worker;
 
 #[cfg(test)]
@@ -135,6 +136,7 @@ impl SeccompPlatform {
         let thread = Arc::new(Thread {
             tid: seed.pid,
             process: process.clone(),
+            words: words::SlotWords::new(&seed.slot).into(),
             slot: seed.slot,
             state: State::new(Stand::Captured { id: seed.held, frame: seed.frame }),
             carried: Carried::default(),

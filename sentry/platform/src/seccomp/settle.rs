@@ -131,6 +131,7 @@ impl Core {
             rip if (labels.deep..labels.woken).contains(&rip) => Phase::Asked,
             rip if look && (labels.plain_ip..labels.plain_end).contains(&rip) => Phase::Asked,
             rip if look && (labels.ring_ip..labels.rung).contains(&rip) => Phase::Asked,
+            rip if (labels.own..labels.own_end).contains(&rip) => Phase::Unmade,
             rip if rip == labels.fact => Phase::DonePlainly,
             rip if rip < labels.saved && rip >= labels.plain_ip && rip < labels.plain_end => {
                 Phase::DonePlainly

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use abi::errno::{self, Errno};
 use parking_lot::Mutex;
@@ -374,6 +374,22 @@ impl Slot {
         let pointer = self.pointer(at, 4).filter(|_| at.is_multiple_of(4))?;
         // SAFETY: four aligned bytes inside our mapping, which outlives `self`; both sides use atomic instructions.
         Some(unsafe { AtomicU32::from_ptr(pointer.cast()) })
+    }
+
+    /// Reads an aligned word that the thread changes with atomic instructions; 0 outside of the slot.
+    pub fn long(&self, at: usize) -> u64 {
+        self.atomic_long(at).map_or(0, |word| word.load(Ordering::SeqCst))
+    }
+
+    /// Replaces such a word; returns the old one.
+    pub fn swap_long(&self, at: usize, value: u64) -> u64 {
+        self.atomic_long(at).map_or(0, |word| word.swap(value, Ordering::SeqCst))
+    }
+
+    fn atomic_long(&self, at: usize) -> Option<&AtomicU64> {
+        let pointer = self.pointer(at, 8).filter(|_| at.is_multiple_of(8))?;
+        // SAFETY: eight aligned bytes inside our mapping, which outlives `self`; both sides use atomic instructions.
+        Some(unsafe { AtomicU64::from_ptr(pointer.cast()) })
     }
 
     /// Copies bytes out; leaves `buffer` alone if they do not lie inside the slot.

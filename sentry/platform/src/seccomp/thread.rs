@@ -20,6 +20,7 @@ use super::heat::Heat;
 use super::notification::Notification;
 use super::seed::INTERRUPT_SIGNAL;
 use super::slots::{Slot, Space};
+use super::words::SlotWords;
 use crate::stub::{STATE_IDLE, STATE_WATCHED};
 use crate::{Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
@@ -123,9 +124,17 @@ pub struct Thread {
     pub state: Mutex<State>,
     /// What its call carries along.
     pub carried: Carried,
+    /// The words in its slot that it may change itself.
+    pub words: Arc<SlotWords>,
 }
 
 impl Thread {
+    /// Gives its slot away: it is gone, or about to be.
+    pub fn release_slot(&self) {
+        self.words.retire();
+        self.slot.space.release_slot(self.slot.place);
+    }
+
     /// An interrupt that came while the thread was held is sent once more, now that the thread is let go on.
     pub fn pass_interrupt(&self, state: &mut State) {
         if std::mem::take(&mut state.interrupted) {

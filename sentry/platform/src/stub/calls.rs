@@ -23,6 +23,8 @@ pub enum Fact {
     Euid,
     /// `getegid(2)`
     Egid,
+    /// What every call is answered with that is refused as unknown: `rseq(2)`
+    Unknown,
 }
 
 /// One entry of the table.
@@ -32,6 +34,8 @@ pub struct Call(u64);
 const SLOT: u64 = 1 << 4;
 /// Nothing to the stub.
 const WAITS: u64 = 1 << 5;
+/// `set_robust_list(2)`: the stub writes the word itself.
+pub const ROBUST: u64 = 1 << 7;
 const NONE: u64 = 0;
 const FIXED: u64 = 1;
 const SCALED: u64 = 2;
@@ -59,6 +63,11 @@ impl Call {
 
     const fn slot() -> Self {
         Self(SLOT)
+    }
+
+    /// Changes a word of the thread's own, which the stub does, unless the sentry has something against it.
+    const fn own(self, word: u64) -> Self {
+        Self(self.0 | word)
     }
 
     /// Carries data, but is rung for: it usually waits, or changes the address space.
@@ -132,10 +141,10 @@ impl Call {
         Self::extent(self.0 >> 40, arguments)
     }
 
-    /// The entry without what is switched off: data that is carried along, facts that are reported.
+    /// The entry without what is switched off: data that is carried along, facts that are reported and words that are changed.
     pub fn reduced(self, carry: bool, local: bool) -> Self {
-        const FACT: u64 = 15;
-        let keep = if carry { u64::MAX } else { FACT | SLOT } & if local { u64::MAX } else { !FACT };
+        const LOCAL: u64 = 15 | ROBUST;
+        let keep = if carry { u64::MAX } else { LOCAL | SLOT } & if local { u64::MAX } else { !LOCAL };
         Self(self.0 & keep)
     }
 
@@ -163,6 +172,8 @@ const fn table() -> [Call; CALLS] {
         SYS_getgid => Call::fact(Fact::Gid);
         SYS_geteuid => Call::fact(Fact::Euid);
         SYS_getegid => Call::fact(Fact::Egid);
+        SYS_rseq => Call::fact(Fact::Unknown);
+        SYS_set_robust_list => Call::plain().own(ROBUST);
 
         SYS_read => Call::slot().output(1, 2, 1);
         SYS_write => Call::slot().input(1, 2, 1);

@@ -10,11 +10,12 @@ runsc_stub_enter:
     mov r11, qword ptr [r11 + rax * 8]
     test r11d, 15
     jz 71f
-    # A fact that the sentry has written down (bit 63: it is valid).
+    # A fact that the sentry has written down (bit 63: it is valid; the others are the value).
     and r11d, 15
     mov r11, qword ptr gs:[r11 * 8 + {facts} - 8]
-    btr r11, 63
+    shl r11, 1
     jnc 70f
+    sar r11, 1
     mov rax, r11
 runsc_stub_fact:
     jmp rcx
@@ -47,7 +48,9 @@ runsc_stub_saved:
     xor eax, eax
     mov qword ptr gs:[{in_length}], rax # and the capacity beside it
     mov dword ptr gs:[{out_length}], eax
-
+    test r11d, {robust_word}
+    jnz 60f
+61:
     # Input: pointer index, length register, mode and value, from bit 8 of the description.
     mov rdx, r11
     shr rdx, 8
@@ -342,6 +345,15 @@ runsc_stub_fresh_map_ip:
 99: # It is still on its parent's slot.
     ud2
 runsc_stub_fresh_end:
+60: # The call changes a word of the thread's own and nothing else. To do that twice is to do it once.
+runsc_stub_own:
+    bt qword ptr gs:[{facts}], 63
+    jnc 61b
+    cmp rsi, {robust_head}
+    jne 61b
+    mov qword ptr gs:[{robust}], rdi
+    jmp 87b
+runsc_stub_own_end:
 runsc_stub_entered:
 
     .balign 8

@@ -88,6 +88,10 @@ pub const SLOT_OUT_LENGTH: usize = 80;
 pub const SLOT_OUT_OFFSET: usize = 84;
 /// Slot offset of the address where it goes.
 pub const SLOT_OUT_ADDRESS: usize = 88;
+/// Slot offset of the signal mask.
+pub const SLOT_MASK: usize = 96;
+/// Slot offset of where the list of robust futexes begins.
+pub const SLOT_ROBUST: usize = 112;
 /// Slot offset of the description of the signal stack (`stack_t`) that a new thread installs.
 pub const SLOT_ALTERNATE: usize = 160;
 /// Slot offset of the facts ([`Fact`]), a word each; bit 63 says that one is valid.
@@ -104,6 +108,9 @@ pub const SLOT_STACK: usize = 1280;
 
 /// Descriptor of the slots' memory in every stub.
 pub const SLOT_FD: i32 = 100;
+
+/// Size of `struct robust_list_head`, which `set_robust_list(2)` has to be told.
+const ROBUST_HEAD: usize = 24;
 
 /// Where rax stands in a signal frame (see `frame.rs`).
 pub const FRAME_RAX: usize = 48 + 13 * 8;
@@ -136,6 +143,9 @@ global_asm!(
     out_offset = const SLOT_OUT_OFFSET,
     out_address = const SLOT_OUT_ADDRESS,
     facts = const SLOT_FACTS,
+    robust = const SLOT_ROBUST,
+    robust_word = const calls::ROBUST,
+    robust_head = const ROBUST_HEAD,
     watched = const STATE_WATCHED,
     request = const STATE_REQUEST,
     taken = const STATE_TAKEN,
@@ -204,6 +214,8 @@ unsafe extern "C" {
     static runsc_stub_fresh_stack_ip: u8;
     static runsc_stub_fresh_map_ip: u8;
     static runsc_stub_fresh_end: u8;
+    static runsc_stub_own: u8;
+    static runsc_stub_own_end: u8;
     static runsc_stub_entered: u8;
     static runsc_stub_data: u8;
     static runsc_stub_gs: u8;
@@ -260,6 +272,8 @@ pub struct Labels {
     pub fresh_stack_ip: u64,
     pub fresh_map_ip: u64,
     pub fresh_end: u64,
+    pub own: u64,
+    pub own_end: u64,
     pub entered: u64,
 }
 
@@ -373,6 +387,8 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         fresh_stack_ip: at(&raw const runsc_stub_fresh_stack_ip),
         fresh_map_ip: at(&raw const runsc_stub_fresh_map_ip),
         fresh_end: at(&raw const runsc_stub_fresh_end),
+        own: at(&raw const runsc_stub_own),
+        own_end: at(&raw const runsc_stub_own_end),
         entered: at(&raw const runsc_stub_entered),
     };
     (bytes, labels)
