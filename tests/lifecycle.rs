@@ -533,6 +533,14 @@ fn small_command_cases(report: &Report, runtime: &Runtime) {
         let finished = command::run(&mut runtime.command(&["run", "--bundle", &path, &new_id()]), LIMIT);
         equal("output", finished.ok("run")?.as_str(), "from the default\n")
     });
+    report.case("the_programs_first_call_fetches_the_pages_that_relocation_writes_to", || {
+        let mut strace = Command::new("strace");
+        strace.arg(runtime.binary()).arg("features");
+        let trace = command::run(&mut strace, LIMIT).stderr;
+        let first = trace.lines().find(|line| !line.starts_with("execve(")).unwrap_or_default();
+        let fetched = first.starts_with("madvise(") && first.ends_with("MADV_POPULATE_WRITE) = 0");
+        if fetched { Ok(()) } else { Err(format!("the first call was {first}")) }
+    });
     report.case("features_is_the_json_of_the_specification", || {
         let text = command::run(&mut runtime.command(&["features"]), LIMIT).ok("features")?;
         let value: Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;

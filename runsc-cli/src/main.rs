@@ -5,6 +5,7 @@
 
 mod commands;
 mod container;
+mod entry;
 mod failure;
 mod logging;
 mod options;
