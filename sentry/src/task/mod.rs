@@ -50,7 +50,7 @@ use crate::kernel::Kernel;
 use crate::memory::MemoryManager;
 use crate::signals::{FaultDetails, TaskSignals};
 use crate::time::Instant;
-use crate::vfs::{FdTable, FileDescription, FsContext, LentRead};
+use crate::vfs::{FdTable, FileDescription, FsContext, LentTransfer};
 use crate::wait::{Interrupted, Observer, PollEvents, Subscription, WaitError, WaitQueue, observer_of};
 
 /// Bytes of a command line that are shown.
@@ -117,7 +117,7 @@ pub struct Task {
     /// The host may not have carried out yet what it was left to do.
     pub(crate) left_to_host: AtomicBool,
     /// A read that it was left to do.
-    pub(crate) lent_read: Mutex<Option<LentRead>>,
+    pub(crate) lent_transfer: Mutex<Option<LentTransfer>>,
     waker: OnceLock<Waker>,
     observer: OnceLock<Arc<dyn Observer>>,
 }
@@ -201,7 +201,7 @@ impl Task {
             vfork_done: Mutex::new(None),
             exits_natively: AtomicBool::new(false),
             left_to_host: AtomicBool::new(false),
-            lent_read: Mutex::new(None),
+            lent_transfer: Mutex::new(None),
             waker: OnceLock::new(),
             observer: OnceLock::new(),
         })

@@ -264,7 +264,7 @@ impl Task {
         if self.left_to_host.load(Ordering::Relaxed) {
             self.left_to_host.store(false, Ordering::Relaxed);
             self.memory().settle(self.identity());
-            self.settle_read(place);
+            self.settle_transfer(place);
         }
         if self.signals.attention.leave() && self.kernel.freezer.is_frozen() {
             self.kernel.freezer.arrivals.wake_all();

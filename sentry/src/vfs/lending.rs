@@ -42,7 +42,7 @@ const LARGEST: u64 = 16 << 20;
 const LARGEST_WRITE: u64 = 512 << 10;
 
 /// A transfer that the host makes, until the thread traps again.
-pub struct LentRead {
+pub struct LentTransfer {
     file: Arc<FileDescription>,
     offset: u64,
     length: u64,
@@ -81,7 +81,6 @@ impl Task {
             return Ok(false);
         }
         self.with_context(|context| context.lent_for_writing());
-        watches::on_file(&file, InotifyMask::IN_MODIFY);
         Ok(true)
     }
 
@@ -103,7 +102,8 @@ impl Task {
         }
         // It stays open, for writing, until that is done.
         let file = Arc::clone(write.file());
-        self.leave_to_host(LentRead { file, offset, length, again: true });
+        watches::on_file(&file, InotifyMask::IN_MODIFY);
+        self.leave_to_host(LentTransfer { file, offset, length, again: true });
         Ok(true)
     }
 
@@ -133,14 +133,16 @@ impl Task {
             *position = offset + length;
             offset
         };
-        self.leave_to_host(LentRead { file, offset, length, again: false });
+        // Not before it is certain: whoever makes the write in the usual way tells of it, too.
+        watches::on_file(&file, InotifyMask::IN_MODIFY);
+        self.leave_to_host(LentTransfer { file, offset, length, again: false });
         let descriptor = u64::from(fd.cast_unsigned());
         Ok(Some((Substitute::Write { descriptor, address: buffer, length, offset }, length)))
     }
 
     /// Remembers what the host is about to do until the thread traps again.
-    fn leave_to_host(&self, transfer: LentRead) {
-        *self.lent_read.lock() = Some(transfer);
+    fn leave_to_host(&self, transfer: LentTransfer) {
+        *self.lent_transfer.lock() = Some(transfer);
         self.left_to_host.store(true, Ordering::Relaxed);
     }
 
@@ -196,26 +198,26 @@ impl Task {
             *position = offset + length;
             (offset, length)
         };
-        self.leave_to_host(LentRead { file: Arc::clone(file), offset, length, again: false });
+        self.leave_to_host(LentTransfer { file: Arc::clone(file), offset, length, again: false });
         watches::on_file(file, InotifyMask::IN_ACCESS);
         let descriptor = u64::from(fd.cast_unsigned());
         Some((Substitute::Read { descriptor, address: buffer, length, offset }, length))
     }
 
-    /// The thread has trapped after it was left to the host: nothing has to be remembered of its read, unless that is to be made again.
-    pub(crate) fn settle_read(&self, trap: &Trap) {
-        let mut read = self.lent_read.lock();
-        if let (Trap::Syscall(request), Some(read)) = (trap, &mut *read)
-            && !read.again
+    /// The thread has trapped after it was left to the host: nothing has to be remembered of its transfer, unless that is to be made again.
+    pub(crate) fn settle_transfer(&self, trap: &Trap) {
+        let mut transfer = self.lent_transfer.lock();
+        if let (Trap::Syscall(request), Some(transfer)) = (trap, &mut *transfer)
+            && !transfer.again
             && self.with_context(|context| context.is_again(request)) == Some(true)
         {
-            read.again = true;
+            transfer.again = true;
             // At the next trap it is forgotten.
             self.left_to_host.store(true, Ordering::Relaxed);
             return;
         }
-        let done = read.take();
-        drop(read);
+        let done = transfer.take();
+        drop(transfer);
         // Nobody else may have the file open any more.
         drop(done);
     }
@@ -244,13 +246,13 @@ impl Task {
         if !self.left_to_host.load(Ordering::Relaxed) {
             return None;
         }
-        let read = self.lent_read.lock().take().filter(|read| read.again)?;
-        let result = transfer(Arc::clone(&read.file), At::Offset(read.offset));
+        let lent = self.lent_transfer.lock().take().filter(|lent| lent.again)?;
+        let result = transfer(Arc::clone(&lent.file), At::Offset(lent.offset));
         let got = u64::try_from(*result.as_ref().unwrap_or(&0)).unwrap_or(0);
-        let mut position = read.file.position.lock();
+        let mut position = lent.file.position.lock();
         // Others may have read on from there; who has gone elsewhere stays there.
-        if let Some(further) = position.checked_sub(read.offset + read.length) {
-            *position = (read.offset + got).saturating_add(further);
+        if let Some(further) = position.checked_sub(lent.offset + lent.length) {
+            *position = (lent.offset + got).saturating_add(further);
         }
         drop(position);
         Some(result)
