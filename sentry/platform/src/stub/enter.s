@@ -167,12 +167,20 @@ runsc_stub_asked:
     pause
     dec ecx
     jnz 81b
-    # The sentry does not get to it. If it has not begun, take the request back and ring; else sleep.
+    # The sentry does not get to it. If it has not begun, take the request back and ring.
     mov eax, {request}
     xor ecx, ecx
     lock cmpxchg dword ptr gs:[{state}], ecx
 runsc_stub_took_back:
     je 85f
+    # It has begun: what it does may take a little longer yet than to sleep and to be woken would. Then sleep.
+    mov ecx, {longer}
+89:
+    cmp dword ptr gs:[{state}], {taken}
+    jne 80b
+    pause
+    dec ecx
+    jnz 89b
     mov eax, {taken}
     mov ecx, {parking}
     lock cmpxchg dword ptr gs:[{state}], ecx

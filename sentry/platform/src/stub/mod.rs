@@ -64,8 +64,11 @@ pub const STATE_SPAWN: u32 = 8;
 /// The call that was rung for is to be replaced by the first command of the slot, which is a read: unless that returns what stands in the
 /// slot as the result, the call is made once more, at a place of its own.
 pub const STATE_TRANSFER: u32 = 9;
-/// Turns of the loop (some tens of nanoseconds each) that a thread waits before it gives up its processor.
+/// Turns of the loop (some tens of nanoseconds each) that a thread waits for its request to be taken before it rings.
 pub const PATIENCE: u32 = 2000;
+/// Further turns that it waits for a request that was taken to be answered, before it gives up its processor: long enough for
+/// an exchange with the gofer, whose answer would otherwise find it on its way to sleep.
+pub const LONGER: u32 = 8000;
 
 // The request and its result are the slot's first cache line.
 /// Slot offset of the state (32 bits).
@@ -157,6 +160,7 @@ global_asm!(
     spawned = const CALL_SPAWNED,
     alternate = const SLOT_ALTERNATE,
     patience = const PATIENCE,
+    longer = const LONGER,
     deep = const STATE_DEEP,
     answer_deep = const ANSWER_DEEP.cast_signed(),
     futex = const libc::SYS_futex,
