@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::thread::{State, Thread};
 
-/// Processor ticks between an answer and the next ring that count as quick: 10 to 20 µs.
-const QUICK: u64 = 40_000;
+/// Processor ticks between an answer and the next ring that count as quick: 20 to 40 µs. Programs that go through files compute for so long between their
+/// calls.
+const QUICK: u64 = 80_000;
 /// Quick rings in a row that make a thread worth looking at.
-const HOT: u32 = 6;
+const HOT: u32 = 4;
 /// Doublings at most of the quick rings that make a thread worth looking at.
 const MOST_COOLER: u32 = 8;
 /// Requests that make looking worthwhile.

@@ -25,8 +25,8 @@ use super::seats::{Seats, processor};
 use super::thread::{Place, Stand, State, Thread};
 use crate::stub::{STATE_IDLE, STATE_REQUEST, STATE_TAKEN, STATE_WATCHED};
 
-/// Without a request for so long, it goes to sleep: some ten times what ringing costs.
-const IDLE_LIMIT: Duration = Duration::from_micros(60);
+/// Without a request for so long, it goes to sleep: to be called again takes several rings, of some 10 µs each.
+const IDLE_LIMIT: Duration = Duration::from_micros(150);
 /// The same for a crowd, which has to switch and to wake.
 const CROWD_IDLE_LIMIT: Duration = Duration::from_micros(300);
 /// If so much time passes between two looks, somebody else had the processor.
