@@ -86,6 +86,7 @@ pub fn sys_rt_sigprocmask(
             SIG_SETMASK => set,
             _ => return Err(EINVAL),
         });
+        task.renew_leave();
     }
     if old.is_null() { Ok(()) } else { task.write_value(old.address(), &before) }
 }

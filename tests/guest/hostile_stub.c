@@ -283,6 +283,45 @@ static void *spin_in_thread(void *flag) {
     spin_masked(flag);
     return NULL;
 }
+/* Words of 8 bytes that are all ones, or what they were before, in the first lines of every foreign page. */
+static void *forge_words(void *arg) {
+    for (volatile unsigned long *words; ; )
+        for (int i = 0; i < target_count; i++)
+            for (words = targets[i] + 8; words < targets[i] + 16; words++) *words = arg ? ~0UL : *words ^ 1;
+    return NULL;
+}
+TEST(whatever_a_process_writes_of_its_signal_mask_it_stops_and_dies_when_told_to) {
+    look_for_foreign_pages();
+    for (int i = 0; i < found_count; i++)
+        if (writable((char *)found[i])) targets[target_count++] = (volatile unsigned long *)found[i];
+    for (int round = 0; round < 6; round++) {
+        pid_t pid = CHILD({
+            quiet_child();
+            unsigned long some = 1UL << (SIGUSR1 - 1), all = ~0UL;
+            for (int i = 0; i < 300; i++) syscall(SYS_rt_sigprocmask, i & 1, &some, NULL, 8);
+            pthread_t t;
+            pthread_create(&t, NULL, forge_words, round & 1 ? &all : NULL);
+            for (;;) {
+                syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &some, 8);
+                syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &all, &some, 8);
+            }
+        });
+        int st;
+        usleep(20000);
+        /* What it overwrites may end it before that. */
+        CHECK(kill(pid, SIGSTOP) == 0);
+        CHECK(waitpid(pid, &st, WUNTRACED) == pid);
+        if (!WIFSTOPPED(st)) {
+            CHECK(WIFSIGNALED(st));
+            continue;
+        }
+        CHECK(kill(pid, SIGUSR1) == 0 && kill(pid, SIGCONT) == 0);
+        CHECK(kill(pid, SIGKILL) == 0);
+        CHECK(waitpid(pid, &st, 0) == pid && WIFSIGNALED(st));
+    }
+    still_works();
+}
+
 TEST(a_process_with_such_a_thread_still_exits) {
     look_for_foreign_pages();
     volatile int *flag = shared_flag();

@@ -22,6 +22,18 @@ pub trait OwnWords: Send + Sync {
 
     /// Replaces it; returns the old one.
     fn set_robust_list(&self, head: u64) -> u64;
+
+    /// From now on the thread may replace its mask without a trap. A thread that has none of these ways has leave and does not use it.
+    fn give_leave(&self) {}
+
+    /// From now on every call by which the thread would change its mask traps, also one that it has begun: either it traps, or [`OwnWords::mask`]
+    /// shows what it has set to everybody who calls this first.
+    fn withdraw_leave(&self) {}
+
+    /// Whether it has leave.
+    fn has_leave(&self) -> bool {
+        true
+    }
 }
 
 /// Words of a thread that changes none itself.

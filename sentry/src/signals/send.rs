@@ -43,8 +43,9 @@ impl ThreadGroup {
         let limit = self.limits.soft(Resource::PendingSignals);
         self.signals.pending.lock().push(signal, info, limit)?;
         let tasks = self.tasks();
-        // Any thread may come by and take it.
+        // Any thread may come by and take it. What is pending first, and only then the masks (`task/words.rs`).
         for task in &tasks {
+            task.signals.words.withdraw_leave();
             task.signals.attention.raise();
         }
         // As Linux does: the main thread if it wants the signal, else any that does.
@@ -147,6 +148,7 @@ impl Task {
         }
         let limit = self.group.limits.soft(Resource::PendingSignals);
         self.signals.pending.lock().push(signal, info, limit)?;
+        self.signals.words.withdraw_leave();
         self.notify();
         self.signals.arrived.wake(PollEvents::IN);
         Ok(())
@@ -165,6 +167,7 @@ impl Task {
         }
         // The details of a fault are never dropped for a limit: one fault per thread is pending at most.
         let _ = self.signals.pending.lock().push(signal, info, u64::MAX);
+        self.signals.words.withdraw_leave();
         self.signals.attention.raise();
     }
 }

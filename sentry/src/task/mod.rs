@@ -406,6 +406,13 @@ impl Task {
         self.signals.attention.is_raised() && self.has_business()
     }
 
+    /// Lets the thread change its mask without a trap, unless something is pending. For the task itself.
+    pub fn renew_leave(&self) {
+        if self.kernel.strace.is_none() {
+            self.signals.words.renew_leave(|| !self.signals.all_pending(&self.group).is_empty());
+        }
+    }
+
     /// The close look at what [`crate::signals::Attention`] stands for, the freezer excepted.
     fn has_business(&self) -> bool {
         self.signals.has_deliverable(&self.group) || self.must_exit.lock().is_some()
@@ -532,6 +539,8 @@ impl Task {
         *self.interrupter.lock() = context.interrupter();
         *self.user_memory.lock() = context.memory();
         self.signals.words.adopt(context.own_words());
+        // It looks once more, and is given leave again.
+        self.signals.attention.raise();
         let old_memory = std::mem::replace(&mut *self.memory.lock(), memory);
         (self.context.lock().replace(context), old_memory)
     }

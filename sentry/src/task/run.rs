@@ -105,7 +105,10 @@ impl Task {
         loop {
             let resume = match self.enter(&outcome) {
                 Some(resume) => resume,
-                None if self.attend(&mut outcome).await => continue,
+                None if self.attend(&mut outcome).await => {
+                    self.renew_leave();
+                    continue;
+                }
                 None => break,
             };
             self.run_application(resume, &mut trap).await;

@@ -14,7 +14,7 @@ use super::memory::Memory;
 use super::seed::INTERRUPT_SIGNAL;
 use super::thread::{Thread, call_error};
 use crate::stub::{
-    ANSWER_DEEP, AREA, SLOT_ARGUMENTS, SLOT_NUMBER, SLOT_OUT_ADDRESS, SLOT_OUT_LENGTH, SLOT_OUT_OFFSET,
+    ANSWER_DEEP, AREA, SLOT_ARGUMENTS, SLOT_MASK, SLOT_NUMBER, SLOT_OUT_ADDRESS, SLOT_OUT_LENGTH, SLOT_OUT_OFFSET,
     SLOT_RESULT, SLOT_RETURN, STATE_IDLE, STATE_REQUEST,
 };
 use crate::{Architecture, Registers, SyscallRequest};
@@ -40,6 +40,8 @@ enum Phase {
     Ringing,
     /// Not made; the arguments have to be put back.
     Unmade,
+    /// As unmade, but that the new mask is written; the old one is in r8.
+    Changed,
     /// Made through the slot: what the slot's state says.
     Asked,
     /// Done, with the result in rax.
@@ -131,6 +133,9 @@ impl Core {
             rip if (labels.deep..labels.woken).contains(&rip) => Phase::Asked,
             rip if look && (labels.plain_ip..labels.plain_end).contains(&rip) => Phase::Asked,
             rip if look && (labels.ring_ip..labels.rung).contains(&rip) => Phase::Asked,
+            rip if (labels.own_set..labels.own_kept).contains(&rip) => Phase::Changed,
+            rip if (labels.own_undo..labels.own_undone).contains(&rip) => Phase::Changed,
+            rip if rip == labels.own_kept => Phase::Done,
             rip if (labels.own..labels.own_end).contains(&rip) => Phase::Unmade,
             rip if rip == labels.fact => Phase::DonePlainly,
             rip if rip < labels.saved && rip >= labels.plain_ip && rip < labels.plain_end => {
@@ -157,6 +162,10 @@ impl Core {
             Phase::Untouched => self.stand_before(thread, registers, registers.rcx),
             Phase::Ringing => self.stand_before(thread, registers, thread.slot.word(SLOT_RETURN)),
             Phase::Unmade => self.unmake(thread, registers),
+            Phase::Changed => {
+                slot.swap_long(SLOT_MASK, registers.r8);
+                self.unmake(thread, registers);
+            }
             // Taken back before anybody has looked.
             Phase::Asked if slot.change_state(STATE_REQUEST, STATE_IDLE).is_ok() => {
                 self.unmake(thread, registers)
@@ -234,6 +243,7 @@ impl Core {
         let rip = registers.rip;
         // The call is made without what cannot be carried; the kernel will find out why.
         if (labels.copy_in..labels.copied_in).contains(&rip)
+            || (labels.own_read..labels.own_probed).contains(&rip)
             || (labels.copy_string..labels.copied_string).contains(&rip)
         {
             registers.rip = labels.no_input;

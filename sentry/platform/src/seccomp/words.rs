@@ -4,12 +4,17 @@
 //! A slot is another thread's as soon as its own is gone, but the kernel may ask about the words of a dead thread for some time:
 //! so they are taken out of the slot before it is given away.
 //!
+//! While the slot says that the thread has leave, the stub replaces the mask (`enter.s`, label 62): it writes the mask by an instruction that
+//! is a full barrier, looks at the leave once more, and if that is gone puts the old mask back and rings, as if nothing had been done.
+//! Here leave is withdrawn by such an instruction, too. So of a thread that writes its mask and somebody who withdraws its leave and then reads its mask, at
+//! least one sees what the other has done. What an interrupt finds between writing and looking is put back by `settle`.
+//!
 //! Key type: [`SlotWords`]. Invariant: the lock is a leaf, held for an access; with it held, the slot is the thread's.
 
 use parking_lot::Mutex;
 
 use super::slots::Slot;
-use crate::stub::{SLOT_MASK, SLOT_ROBUST};
+use crate::stub::{SLOT_LEAVE, SLOT_MASK, SLOT_ROBUST};
 use crate::words::{HeapWords, OwnWords};
 
 /// One thread's words.
@@ -56,6 +61,25 @@ impl OwnWords for SlotWords {
         match &*self.place.lock() {
             Place::Slot(slot) => slot.swap_long(SLOT_MASK, mask),
             Place::Own(words) => words.set_mask(mask),
+        }
+    }
+
+    fn give_leave(&self) {
+        if let Place::Slot(slot) = &*self.place.lock() {
+            slot.swap_long(SLOT_LEAVE, 1);
+        }
+    }
+
+    fn withdraw_leave(&self) {
+        if let Place::Slot(slot) = &*self.place.lock() {
+            slot.swap_long(SLOT_LEAVE, 0);
+        }
+    }
+
+    fn has_leave(&self) -> bool {
+        match &*self.place.lock() {
+            Place::Slot(slot) => slot.long(SLOT_LEAVE) == 1,
+            Place::Own(_) => true,
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Call(u64);
 const SLOT: u64 = 1 << 4;
 /// Nothing to the stub.
 const WAITS: u64 = 1 << 5;
+/// `rt_sigprocmask(2)`: the stub writes the mask itself.
+pub const MASK: u64 = 1 << 6;
 /// `set_robust_list(2)`: the stub writes the word itself.
 pub const ROBUST: u64 = 1 << 7;
 const NONE: u64 = 0;
@@ -143,7 +145,7 @@ impl Call {
 
     /// The entry without what is switched off: data that is carried along, facts that are reported and words that are changed.
     pub fn reduced(self, carry: bool, local: bool) -> Self {
-        const LOCAL: u64 = 15 | ROBUST;
+        const LOCAL: u64 = 15 | ROBUST | MASK;
         let keep = if carry { u64::MAX } else { LOCAL | SLOT } & if local { u64::MAX } else { !LOCAL };
         Self(self.0 & keep)
     }
@@ -244,7 +246,7 @@ const fn table() -> [Call; CALLS] {
         SYS_epoll_wait => Call::slot().output(1, 2, 12);
         SYS_epoll_pwait => Call::slot().output(1, 2, 12);
 
-        SYS_rt_sigprocmask => Call::slot().input_fixed(1, 8).output_fixed(2, 8);
+        SYS_rt_sigprocmask => Call::slot().input_fixed(1, 8).output_fixed(2, 8).own(MASK);
         SYS_rt_sigaction => Call::slot().input_fixed(1, 32).output_fixed(2, 32);
         SYS_sigaltstack => Call::slot().input_fixed(0, 24).output_fixed(1, 24);
         SYS_rt_sigpending => Call::slot().output_fixed(0, 8);

@@ -48,7 +48,7 @@ runsc_stub_saved:
     xor eax, eax
     mov qword ptr gs:[{in_length}], rax # and the capacity beside it
     mov dword ptr gs:[{out_length}], eax
-    test r11d, {robust_word}
+    test r11d, {own_words}
     jnz 60f
 61:
     # Input: pointer index, length register, mode and value, from bit 8 of the description.
@@ -353,14 +353,76 @@ runsc_stub_fresh_map_ip:
 99: # It is still on its parent's slot.
     ud2
 runsc_stub_fresh_end:
-60: # The call changes a word of the thread's own and nothing else. To do that twice is to do it once.
+60: # The call changes a word of the thread's own and nothing else: here, if the sentry has nothing against it.
 runsc_stub_own:
+    test r11d, {robust_word}
+    jz 62f
+    # To do this twice is to do it once.
     bt qword ptr gs:[{facts}], 63
     jnc 61b
     cmp rsi, {robust_head}
     jne 61b
     mov qword ptr gs:[{robust}], rdi
     jmp 87b
+62: # The signal mask: r8 the old one, r9 the new one. Until that is written nothing is done.
+    cmp dword ptr gs:[{leave}], 1
+    jne 61b
+    cmp r10, 8
+    jne 61b
+    mov r8, qword ptr gs:[{mask}]
+    mov r9, r8
+    lea rcx, [rip + runsc_stub_start - 8]
+    test rsi, rsi
+    jz 66f
+    cmp rsi, rcx
+    ja 61b
+runsc_stub_own_read:
+    mov rax, qword ptr [rsi]
+    cmp edi, 2 # SIG_SETMASK
+    je 65f
+    ja 61b
+    test edi, edi # SIG_BLOCK
+    jz 64f
+    not rax # SIG_UNBLOCK
+    and r9, rax
+    jmp 66f
+64:
+    or r9, rax
+    jmp 66f
+65:
+    mov r9, rax
+66: # Never SIGKILL and SIGSTOP. The old mask goes where any output goes.
+    btr r9, 8
+    btr r9, 18
+    test rdx, rdx
+    jz 67f
+    cmp rdx, rcx
+    ja 61b
+    lock or byte ptr [rdx], 0
+    lock or byte ptr [rdx + 7], 0
+runsc_stub_own_probed:
+    mov rcx, qword ptr [rip + runsc_stub_data]
+    mov qword ptr gs:[rcx], r8
+    mov qword ptr gs:[{out_address}], rdx
+    mov dword ptr gs:[{out_offset}], 0
+    mov dword ptr gs:[{out_length}], 8
+67:
+    xor eax, eax
+    cmp r9, r8
+    je 86b
+    # Whoever has withdrawn the leave before this reads the mask after it, or is seen here.
+    xchg qword ptr gs:[{mask}], r9
+runsc_stub_own_set:
+    cmp dword ptr gs:[{leave}], 1
+    jne 68f
+runsc_stub_own_kept:
+    jmp 86b
+68: # Something is pending: it is the sentry's, with everything as it was.
+runsc_stub_own_undo:
+    mov qword ptr gs:[{mask}], r8
+runsc_stub_own_undone:
+    mov dword ptr gs:[{out_length}], 0
+    jmp 61b
 runsc_stub_own_end:
 runsc_stub_entered:
 

@@ -93,6 +93,8 @@ pub const SLOT_OUT_OFFSET: usize = 84;
 pub const SLOT_OUT_ADDRESS: usize = 88;
 /// Slot offset of the signal mask.
 pub const SLOT_MASK: usize = 96;
+/// Slot offset of the word that is 1 while the stub may change the mask.
+pub const SLOT_LEAVE: usize = 104;
 /// Slot offset of where the list of robust futexes begins.
 pub const SLOT_ROBUST: usize = 112;
 /// Slot offset of the description of the signal stack (`stack_t`) that a new thread installs.
@@ -148,6 +150,9 @@ global_asm!(
     facts = const SLOT_FACTS,
     robust = const SLOT_ROBUST,
     robust_word = const calls::ROBUST,
+    own_words = const calls::ROBUST | calls::MASK,
+    mask = const SLOT_MASK,
+    leave = const SLOT_LEAVE,
     robust_head = const ROBUST_HEAD,
     watched = const STATE_WATCHED,
     request = const STATE_REQUEST,
@@ -219,6 +224,12 @@ unsafe extern "C" {
     static runsc_stub_fresh_map_ip: u8;
     static runsc_stub_fresh_end: u8;
     static runsc_stub_own: u8;
+    static runsc_stub_own_read: u8;
+    static runsc_stub_own_probed: u8;
+    static runsc_stub_own_set: u8;
+    static runsc_stub_own_kept: u8;
+    static runsc_stub_own_undo: u8;
+    static runsc_stub_own_undone: u8;
     static runsc_stub_own_end: u8;
     static runsc_stub_entered: u8;
     static runsc_stub_data: u8;
@@ -277,6 +288,12 @@ pub struct Labels {
     pub fresh_map_ip: u64,
     pub fresh_end: u64,
     pub own: u64,
+    pub own_read: u64,
+    pub own_probed: u64,
+    pub own_set: u64,
+    pub own_kept: u64,
+    pub own_undo: u64,
+    pub own_undone: u64,
     pub own_end: u64,
     pub entered: u64,
 }
@@ -392,6 +409,12 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         fresh_map_ip: at(&raw const runsc_stub_fresh_map_ip),
         fresh_end: at(&raw const runsc_stub_fresh_end),
         own: at(&raw const runsc_stub_own),
+        own_read: at(&raw const runsc_stub_own_read),
+        own_probed: at(&raw const runsc_stub_own_probed),
+        own_set: at(&raw const runsc_stub_own_set),
+        own_kept: at(&raw const runsc_stub_own_kept),
+        own_undo: at(&raw const runsc_stub_own_undo),
+        own_undone: at(&raw const runsc_stub_own_undone),
         own_end: at(&raw const runsc_stub_own_end),
         entered: at(&raw const runsc_stub_entered),
     };
