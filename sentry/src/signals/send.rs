@@ -41,11 +41,16 @@ impl ThreadGroup {
             return Ok(());
         }
         let limit = self.limits.soft(Resource::PendingSignals);
-        self.signals.pending.lock().push(signal, info, limit)?;
-        let tasks = self.tasks();
-        // Any thread may come by and take it. What is pending first, and only then the masks (`task/words.rs`).
+        let tasks = {
+            let mut pending = self.signals.pending.lock();
+            pending.push(signal, info, limit)?;
+            let tasks = self.tasks();
+            // With the lock held: whoever finds it pending finds no leave (`task/words.rs`). The masks are read after that.
+            tasks.iter().for_each(|task| task.signals.words.withdraw_leave());
+            tasks
+        };
+        // Any thread may come by and take it.
         for task in &tasks {
-            task.signals.words.withdraw_leave();
             task.signals.attention.raise();
         }
         // As Linux does: the main thread if it wants the signal, else any that does.
@@ -147,8 +152,11 @@ impl Task {
             return Ok(());
         }
         let limit = self.group.limits.soft(Resource::PendingSignals);
-        self.signals.pending.lock().push(signal, info, limit)?;
-        self.signals.words.withdraw_leave();
+        {
+            let mut pending = self.signals.pending.lock();
+            pending.push(signal, info, limit)?;
+            self.signals.words.withdraw_leave();
+        }
         self.notify();
         self.signals.arrived.wake(PollEvents::IN);
         Ok(())

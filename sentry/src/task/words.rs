@@ -9,8 +9,8 @@
 //! thread unblocks it has to be delivered before that call returns, and one for which a thread was chosen that blocks it now has to be handed on.
 //! Both are the kernel's work, so the thread has leave only while nothing is pending for it or its process:
 //!
-//! * Whoever sends **makes the signal pending first, withdraws leave second** ([`Words::withdraw_leave`]; of all threads, if the process
-//!   is meant) **and reads masks third**, to choose who is interrupted.
+//! * Whoever sends **makes the signal pending and withdraws leave** ([`Words::withdraw_leave`]; of all threads, if the process
+//!   is meant) **in one step**, with the lock held under which others look at what is pending, **and reads masks second**, to choose who is interrupted.
 //! * The thread **writes its mask first and looks at its leave second**. If that is gone it puts the old mask back and makes the call
 //!   as if nothing had been done, and the kernel does both works.
 //! * The kernel **gives leave first and looks at what is pending second** ([`Words::renew_leave`]), and takes it back if anything is.
@@ -20,7 +20,8 @@
 //! thread finds its leave after it has written its mask, whoever withdraws that leave comes later and reads the new mask: as if the signal
 //! had been sent after the call. If it does not, the kernel comes to see the signal, which was pending before the leave was withdrawn. And leave that is given
 //! while somebody sends is either withdrawn after that, or was given after the withdrawal, and then the look that follows
-//! finds the signal pending.
+//! finds the signal pending. One step it has to be, because a thread that has been shown the signal as pending (`sigpending`, a file
+//! under `/proc`) must get it before its next call that unblocks it returns, and not when the sender comes to interrupt it.
 //!
 //! A mask that was written and is put back may have been seen. Who was chosen by it is interrupted once too often, or not chosen although it
 //! would have been; but it is about to make the very call that sets this mask, and hands on what it blocks by that. What a thread can gain by writing
@@ -67,7 +68,7 @@ impl Words {
         SigSet(self.cell.lock().set_mask(mask.blockable().0)).blockable()
     }
 
-    /// Makes the thread ask about its mask from now on. To be called between making a signal pending and reading masks.
+    /// Makes the thread ask about its mask from now on. To be called with the lock held under which a signal was just made pending.
     pub(crate) fn withdraw_leave(&self) {
         self.cell.lock().withdraw_leave();
     }
@@ -190,7 +191,10 @@ mod tests {
                             }
                         }
                         // The thread goes where it looks only if somebody has made it.
-                        if interrupt.swap(false, Ordering::SeqCst) && mask == 0 && pending.swap(false, Ordering::SeqCst) {
+                        if interrupt.swap(false, Ordering::SeqCst)
+                            && mask == 0
+                            && pending.swap(false, Ordering::SeqCst)
+                        {
                             words.renew_leave(|| pending.load(Ordering::SeqCst));
                             seen.fetch_add(1, Ordering::SeqCst);
                         }
