@@ -23,7 +23,7 @@
 //! The inputs, and who raises for each: a signal ([`crate::task::Task::send_signal`] the task,
 //! [`crate::task::ThreadGroup::send_signal`] every thread, for any of them may take it); a mask that blocks less
 //! ([`super::TaskSignals::set_mask`]); a stop; the end of the process, or of the thread alone; the freezer. Blocked signals need
-//! no flag: to unblock them raises one. A new task begins with the flag up, for what was sent to its process before it
+//! no flag: to unblock them raises one (a thread that unblocks by itself has none pending, `task/words.rs`). A new task begins with the flag up, for what was sent to its process before it
 //! could be found there.
 
 use std::sync::atomic::{AtomicU32, Ordering};
