@@ -44,6 +44,7 @@ impl Strace {
             Reply::Now(Err(Failure::Restart(restart))) => format!("{} = ? ({restart:?})", trace.entry_text()),
             Reply::Native => format!("{} = (native)", trace.entry_text()),
             Reply::Substitute(_, result) => format!("{} = {result:#x}", trace.entry_text()),
+            Reply::Spawn(tid) => trace.exit_text(Some(Ok(*tid)), &memory),
             Reply::Registers | Reply::Later(_) => trace.exit_text(None, &memory),
         };
         tracing::info!(target: "strace", "[{:4}] {text}", task.tid());

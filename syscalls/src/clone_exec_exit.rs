@@ -10,14 +10,14 @@ use sentry::task::Reply;
 use sentry::task::{CloneRequest, ExecRequest, ExitStatus, Resource, Task};
 use sentry::wait::{CallResult, Failure};
 
-use crate::table::{Entry, Support, call};
+use crate::table::{Entry, IntoRegister, IntoReply, Support, call};
 
 /// The calls of this file.
 pub const CALLS: &[Entry] = &[
     call!(FORK, sys_fork, wait 0, Support::Full),
     call!(VFORK, sys_vfork, wait 0, Support::Full),
-    call!(CLONE, sys_clone, wait 5, Support::Partial("no new namespaces or CLONE_IO")),
-    call!(CLONE3, sys_clone3, wait 2, Support::Partial("no new namespaces, set_tid or CLONE_INTO_CGROUP")),
+    call!(CLONE, sys_clone, now 5, Support::Partial("no new namespaces or CLONE_IO")),
+    call!(CLONE3, sys_clone3, now 2, Support::Partial("no new namespaces, set_tid or CLONE_INTO_CGROUP")),
     call!(EXECVE, sys_execve, wait 3, Support::Full),
     call!(EXECVEAT, sys_execveat, wait 5, Support::Full),
     call!(EXIT, sys_exit, now 1, Support::Full),
@@ -41,14 +41,14 @@ pub async fn sys_vfork(task: &Arc<Task>) -> CallResult<i32> {
 }
 
 /// `clone(2)` <https://man7.org/linux/man-pages/man2/clone.2.html>
-pub async fn sys_clone(
+pub fn sys_clone(
     task: &Arc<Task>,
     flags: CloneFlags,
     stack: UserAddress,
     parent_tid: UserAddress,
     child_tid: UserAddress,
     tls: u64,
-) -> CallResult<i32> {
+) -> Reply<'_> {
     let request = CloneRequest {
         exit_signal: flags.exit_signal(),
         flags: CloneFlags::from_bits_retain(flags.bits() & !CloneFlags::CSIGNAL),
@@ -59,20 +59,36 @@ pub async fn sys_clone(
         // `clone` has one place for both.
         pidfd: parent_tid.address(),
     };
-    if request.flags.contains(CloneFlags::CLONE_PIDFD | CloneFlags::CLONE_PARENT_SETTID) {
-        return Err(EINVAL.into());
+    if request.flags.contains(CloneFlags::CLONE_PIDFD | CloneFlags::CLONE_PARENT_SETTID)
+        || request.flags.intersects(REFUSED)
+    {
+        return Reply::Now(Err(EINVAL.into()));
     }
-    if request.flags.intersects(REFUSED) {
-        return Err(EINVAL.into());
+    begin_clone(task, request)
+}
+
+/// Makes a thread without waiting for it, if that is possible; anything else as ever.
+fn begin_clone(task: &Arc<Task>, request: CloneRequest) -> Reply<'_> {
+    match task.begin_thread(&request) {
+        Some(Ok(tid)) => Reply::Spawn(tid.into_register()),
+        Some(Err(error)) => Reply::Now(Err(error.into())),
+        None => Reply::Later(Box::pin(async move { task.clone_task(&request).await.into_reply() })),
     }
-    task.clone_task(&request).await
 }
 
 /// First size of `struct clone_args`.
 const CLONE_ARGS_SIZE_VER0: usize = 64;
 
 /// `clone3(2)` <https://man7.org/linux/man-pages/man2/clone.2.html>
-pub async fn sys_clone3(task: &Arc<Task>, arguments: UserAddress, size: usize) -> CallResult<i32> {
+pub fn sys_clone3(task: &Arc<Task>, arguments: UserAddress, size: usize) -> Reply<'_> {
+    match clone3_request(task, arguments, size) {
+        Ok(request) => begin_clone(task, request),
+        Err(error) => Reply::Now(Err(error.into())),
+    }
+}
+
+/// Reads, once, and judges what `clone3` is asked for.
+fn clone3_request(task: &Task, arguments: UserAddress, size: usize) -> SysResult<CloneRequest> {
     let arguments = read_clone_args(task, arguments, size)?;
     let flags = CloneFlags::from_bits_retain(arguments.flags);
     if flags.bits() & CloneFlags::CSIGNAL != 0
@@ -80,18 +96,18 @@ pub async fn sys_clone3(task: &Arc<Task>, arguments: UserAddress, size: usize) -
         || flags.intersects(REFUSED | CloneFlags::CLONE_DETACHED)
         || arguments.set_tid_size != 0
     {
-        return Err(EINVAL.into());
+        return Err(EINVAL);
     }
     // The stack is given by its lowest address here, and both or neither must be there.
     let stack = arguments.stack.checked_add(arguments.stack_size).ok_or(EINVAL)?;
     if (arguments.stack == 0) != (arguments.stack_size == 0) {
-        return Err(EINVAL.into());
+        return Err(EINVAL);
     }
     let exit_signal = i32::try_from(arguments.exit_signal).map_err(|_| EINVAL)?;
     if exit_signal != 0 && flags.intersects(CloneFlags::CLONE_THREAD | CloneFlags::CLONE_PARENT) {
-        return Err(EINVAL.into());
+        return Err(EINVAL);
     }
-    task.clone_task(&CloneRequest {
+    Ok(CloneRequest {
         flags,
         exit_signal,
         stack,
@@ -100,7 +116,6 @@ pub async fn sys_clone3(task: &Arc<Task>, arguments: UserAddress, size: usize) -
         child_tid: arguments.child_tid,
         pidfd: arguments.pidfd,
     })
-    .await
 }
 
 /// Copies in an extensible structure: shorter ones are padded, longer ones must be zero behind.

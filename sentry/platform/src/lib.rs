@@ -164,6 +164,9 @@ pub enum Resume {
         /// What the call returns.
         result: u64,
     },
+    /// The host makes the thread that [`Context::begin_thread`] has announced, in the place of the call, which then returns this; if the
+    /// host refuses, its error. Only after that, with nothing in between.
+    Spawn(u64),
     /// Load the captured registers, as changed by the kernel.
     Registers,
 }
@@ -180,6 +183,9 @@ pub enum Trap {
     /// The thread no longer exists on the host (killed, out of memory, or it broke the stub's
     /// protocol and was killed for it). Nothing but dropping the context is possible.
     Died,
+    /// The thread was announced ([`Context::begin_thread`]) and never made: the host refused, or its maker ended before. Nothing but
+    /// dropping the context is possible.
+    Unborn,
 }
 
 /// A synchronous fault as the host reported it (`man 2 sigaction`, siginfo).
@@ -247,7 +253,16 @@ pub trait Context: Send {
         spawn: &Spawn,
     ) -> Poll<Result<Box<dyn Context>, SpawnError>>;
 
-    /// As [`Context::poll_spawn`], but the child goes on where this thread's call returns, with everything it has, and both are held in
+    /// Announces a thread that is to be made in the place of the trapped call. Its context is there at once and can be resumed (with
+    /// [`Resume::Return`] of 0: it goes on where this thread's call returns, with everything that this one has); the thread itself is made after
+    /// this thread's next [`Resume::Spawn`], and nobody waits for it. Only after an uncaptured [`Trap::Syscall`]. `None`: not possible now,
+    /// and nothing was done. A context that is dropped without that resume leaves the other [`Trap::Unborn`].
+    fn begin_thread(&mut self, spawn: &SpawnHere) -> Option<Box<dyn Context>> {
+        let _ = spawn;
+        None
+    }
+
+    /// Makes a process: as [`Context::poll_spawn`], but the child goes on where this thread's call returns, with everything it has, and both are held in
     /// the call: nobody is captured for it. The child's first [`Context::resume`] is [`Resume::Return`] of 0. Only after an
     /// uncaptured [`Trap::Syscall`]. `None`: not possible now, and nothing was done.
     fn poll_spawn_here(
@@ -530,7 +545,7 @@ pub struct Spawn {
     pub fs_base: Option<u64>,
 }
 
-/// What to make in the place of a call.
+/// What to make in the place of a call: a thread by [`Context::begin_thread`], a process by [`Context::poll_spawn_here`].
 #[derive(Clone, Copy, Debug)]
 pub struct SpawnHere {
     /// Thread or process.

@@ -36,6 +36,8 @@ pub enum Reply<'a> {
     Native,
     /// The host changes memory in its place ([`Resume::Substitute`]), and the call returns this.
     Substitute(Substitute, u64),
+    /// The thread that was announced is made in its place ([`Resume::Spawn`]), and the call returns this.
+    Spawn(u64),
     /// The registers have been set up (`execve`, `rt_sigreturn`): nothing is returned.
     Registers,
 }
@@ -51,6 +53,7 @@ enum Outcome {
     Return(u64),
     Native,
     Substitute(Substitute, u64),
+    Spawn(u64),
     Registers,
     /// Interrupted; the number of the call.
     Restart(Restart, u64),
@@ -65,6 +68,7 @@ impl Outcome {
             Reply::Now(Err(Failure::Restart(restart))) => Self::Restart(restart, number),
             Reply::Native => Self::Native,
             Reply::Substitute(operation, result) => Self::Substitute(operation, result),
+            Reply::Spawn(result) => Self::Spawn(result),
             Reply::Registers => Self::Registers,
             Reply::Later(future) => return Err(future),
         })
@@ -76,6 +80,7 @@ impl Outcome {
             Self::Return(value) => Some(Resume::Return(value)),
             Self::Native => Some(Resume::Native),
             Self::Substitute(operation, result) => Some(Resume::Substitute { operation, result }),
+            Self::Spawn(result) => Some(Resume::Spawn(result)),
             Self::Registers => Some(Resume::Registers),
             Self::Restart(..) => None,
         }
@@ -140,6 +145,12 @@ impl Task {
                     Outcome::Registers
                 }
                 Trap::Interrupted => Outcome::Registers,
+                Trap::Unborn => {
+                    // Nobody will ever have run it: nothing is to be seen of its end.
+                    self.clear_child_tid.store(0, Ordering::Relaxed);
+                    self.must_exit.lock().get_or_insert(ExitStatus::Exited(0));
+                    break;
+                }
                 Trap::Died => {
                     // The host killed the stub (out of memory), or the stub broke the protocol.
                     self.group.begin_exit(ExitStatus::Killed { signal: SIGKILL, core: false });
@@ -158,10 +169,10 @@ impl Task {
         if attention.enter() {
             return Some(resume);
         }
-        if !matches!(resume, Resume::Native | Resume::Substitute { .. }) {
+        if !matches!(resume, Resume::Native | Resume::Substitute { .. } | Resume::Spawn(_)) {
             return None;
         }
-        // A call that the host is to carry out has to be carried out first: the map says already that it was. Signals
+        // A call that the host is to carry out has to be carried out first: the map says already that it was, or there is a task. Signals
         // wait until the thread, interrupted at once, is back from it.
         attention.enter_anyway();
         if self.must_exit.lock().is_some() || self.kernel.freezer.is_frozen() {
@@ -194,7 +205,7 @@ impl Task {
             if !self.has_business() {
                 return true;
             }
-            if matches!(outcome, Outcome::Native | Outcome::Substitute(..)) {
+            if matches!(outcome, Outcome::Native | Outcome::Substitute(..) | Outcome::Spawn(_)) {
                 self.signals.attention.raise();
                 return true;
             }

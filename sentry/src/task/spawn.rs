@@ -90,6 +90,12 @@ impl CloneRequest {
             SpawnKind::Copy
         }
     }
+
+    /// What the platform has to know.
+    fn here(&self) -> SpawnHere {
+        let fs_base = self.flags.contains(CloneFlags::CLONE_SETTLS).then_some(self.tls);
+        SpawnHere { kind: self.kind(), stack: self.stack, fs_base }
+    }
 }
 
 impl Task {
@@ -107,6 +113,34 @@ impl Task {
             self.wait_for_vfork(&done).await?;
         }
         Ok(tid)
+    }
+
+    /// `clone` of a thread where the platform can make one in the place of the call, for which nobody has to wait: the new thread is a task
+    /// already, which begins to run when the host has made it, and the call returns its ID if the host does. `None`: to be made
+    /// by [`Task::clone_task`].
+    ///
+    /// # Errors
+    /// As `man 2 clone`.
+    pub fn begin_thread(self: &Arc<Self>, request: &CloneRequest) -> Option<SysResult<Pid>> {
+        if request.kind() != SpawnKind::Thread || request.flags.contains(CloneFlags::CLONE_VFORK) {
+            return None;
+        }
+        if let Err(error) = request.check() {
+            return Some(Err(error));
+        }
+        let processes = &self.kernel.processes;
+        let tid = match processes.allocate(self.credentials().uid, self.process_limit()) {
+            Ok(tid) => tid,
+            Err(error) => return Some(Err(error)),
+        };
+        let here = request.here();
+        let Some(context) = self.with_context(|context| context.begin_thread(&here)).flatten() else {
+            processes.release(tid);
+            return None;
+        };
+        let child = self.make_child(request, tid, context, self.memory());
+        self.kernel.executor.spawn(child.run_clone());
+        Some(Ok(tid))
     }
 
     /// Makes the child, without starting it.
@@ -130,8 +164,7 @@ impl Task {
         &self,
         request: &CloneRequest,
     ) -> CallResult<(Box<dyn Context>, Arc<MemoryManager>)> {
-        let fs_base = request.flags.contains(CloneFlags::CLONE_SETTLS).then_some(request.tls);
-        let here = SpawnHere { kind: request.kind(), stack: request.stack, fs_base };
+        let here = request.here();
         let memory = self.memory();
         // Nobody may change the map while the host copies what it describes.
         let _gate = memory.gate().enter().await;
@@ -221,7 +254,7 @@ impl Task {
         self.kernel.processes.insert(&child);
         self.store_numbers(request, &child);
         // A signal for the whole process that arrived meanwhile must reach the new thread too.
-        if self.group.is_exiting() && is_thread {
+        if is_thread && (self.group.is_exiting() || self.must_exit.lock().is_some()) {
             child.end_with(super::ExitStatus::Exited(0));
         }
         child
@@ -269,7 +302,9 @@ impl Task {
             let _ = self.write_value(request.parent_tid, &tid);
         }
         if request.flags.contains(CloneFlags::CLONE_CHILD_SETTID) {
-            let _ = child.write_value(request.child_tid, &tid);
+            // A thread may not be there yet, but its memory is.
+            let writer = if request.kind() == SpawnKind::Thread { self } else { child };
+            let _ = writer.write_value(request.child_tid, &tid);
         }
         if request.flags.contains(CloneFlags::CLONE_CHILD_CLEARTID) {
             child.clear_child_tid.store(request.child_tid, Ordering::Relaxed);

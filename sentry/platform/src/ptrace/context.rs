@@ -193,8 +193,8 @@ impl Inner {
                 self.run(shared, slot)
             }
             Resume::Registers => self.run(shared, slot),
-            // Never offered here (`may_substitute`).
-            Resume::Substitute { .. } => {
+            // Never offered here (`may_substitute`, `begin_thread`).
+            Resume::Substitute { .. } | Resume::Spawn(_) => {
                 self.set_result(errno::ENOSYS.to_return_value())?;
                 self.run(shared, slot)
             }

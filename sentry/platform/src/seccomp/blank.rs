@@ -14,7 +14,8 @@ use abi::errno::{self, Errno};
 use parking_lot::Mutex;
 
 use super::Core;
-use super::context::{BirthHandle, SeccompContext, child_space, start_birth};
+use super::birth::{BirthHandle, child_space, start_birth};
+use super::context::SeccompContext;
 use super::thread::Stand;
 use crate::{Context, NewSpace, Registers, SpawnError, SpawnKind};
 

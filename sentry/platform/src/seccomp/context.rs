@@ -1,6 +1,6 @@
 //! The kernel's side of one application thread: [`Context`] over a [`Thread`].
 //!
-//! Key types: [`SeccompContext`], [`BirthHandle`] (a spawn that somebody waits for). Operations that need several round
+//! Key type: [`SeccompContext`]. Operations that need several round
 //! trips are carried on by `dispatch`; polling only starts them and fetches their results.
 
 use std::ops::Range;
@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as WakeContext, Poll, Waker, ready};
 
-use abi::errno::{self, Errno};
+use abi::errno;
 
 use super::Core;
+use super::birth::{BirthHandle, child_space, start_birth};
 use super::deep;
 use super::dispatch::After;
 use super::frame::Frame;
@@ -19,10 +20,10 @@ use super::job::MemoryJob;
 use super::memory::{Memory, is_exit, is_native_allowed, substitute_command};
 use super::outbox::Answer;
 use super::rewrite::Rewriting;
-use super::slots::{NewChunk, Slot, Space};
-use super::spawn::clone_flags;
-use super::thread::{Begin, Birth, Outcome, Place, Progress, Purpose, Stand, State, Thread, call_error};
-use crate::stub::{SLOT_FACTS, SLOT_FD, STATE_SUBSTITUTE, STATE_TRANSFER};
+use super::slots::{NewChunk, Slot};
+use super::thread::{Outcome, Place, Purpose, Stand, State, Thread, call_error};
+use super::unborn::{Announcement, Refused};
+use crate::stub::{ANSWER_SLOT, SLOT_FACTS, SLOT_FD, SLOT_RESULT, STATE_SUBSTITUTE, STATE_TRANSFER};
 use crate::{
     Architecture, Context, Died, Facts, Interrupter, MemoryError, MemoryOperation, OwnWords, PatchSite,
     Registers, Resume, Spawn, SpawnError, SpawnHere, SpawnKind, Substitute, SyscallRequest, TakeBack, Trap,
@@ -59,6 +60,8 @@ pub struct SeccompContext {
     job: Option<MemoryJob>,
     new_chunk: Option<NewChunk>,
     birth: Option<BirthHandle>,
+    /// A thread that is to be made in the place of the trapped call.
+    announcement: Option<Box<Announcement>>,
     /// The descriptor that was lent for the trapped call.
     lent: Option<u64>,
     /// Descriptors that were lent, and are to be closed when the thread executes commands next.
@@ -84,6 +87,7 @@ impl SeccompContext {
             job: None,
             new_chunk: None,
             birth: None,
+            announcement: None,
             lent: None,
             to_close: Vec::new(),
             rewriting: None,
@@ -107,8 +111,7 @@ impl SeccompContext {
 
     /// Whether the thread is held in a call that the stub has made for it.
     fn rings(&self, state: &State) -> bool {
-        let labels = &self.core.labels;
-        matches!(state.stand, Stand::Syscall { request, .. } if [labels.ring_ip, labels.plain_ip].contains(&request.ip))
+        self.core.rings(state)
     }
 
     /// Whether the thread is held in a call that it has made itself, in the usual way.
@@ -256,100 +259,7 @@ impl SeccompContext {
     }
 }
 
-/// Starts making a child of a captured thread, whose slot is `slot`.
-pub fn start_birth(
-    core: &Arc<Core>,
-    parent: &Arc<Thread>,
-    kind: SpawnKind,
-    slot: Slot,
-    fs_base: Option<u64>,
-) -> Result<BirthHandle, Died> {
-    let mut state = parent.state.lock();
-    let Stand::Captured { id, frame } = state.stand else { return Err(Died) };
-    frame.copy(&parent.slot, &slot);
-    core.spinner.unseat(parent, &mut state);
-    let flags = clone_flags(kind);
-    let stack = if kind == SpawnKind::Copy { 0 } else { frame.address(&slot) };
-    let tls = fs_base.map_or(0, |_| libc::CLONE_SETTLS);
-    let clone = [
-        libc::SYS_clone as u64,
-        (flags | tls) as u64,
-        stack,
-        0,
-        0,
-        fs_base.unwrap_or(0),
-        // Where a copy finds its own chunk; whether others point a register to their slot.
-        if kind == SpawnKind::Copy { slot.chunk_offset() } else { u64::from(slot.space.code.is_enabled()) },
-    ];
-    let birth = Arc::new(Birth {
-        kind,
-        process: (kind == SpawnKind::Thread).then(|| parent.process.clone()),
-        cleanup: kind == SpawnKind::Copy && parent.slot.space.has_other_chunks(),
-        slot,
-        begin: Begin::Captured(frame),
-        progress: Progress::default().into(),
-    });
-    core.threads.births.lock().pending += 1;
-    let after = core.command(parent, &mut state, id, frame, vec![clone], Purpose::Spawn(birth.clone()));
-    drop(state);
-    core.finish(parent, after);
-    Ok(BirthHandle(birth))
-}
-
-/// A birth that somebody waits for. Dropped early, the child is killed as soon as it exists.
-pub struct BirthHandle(Arc<Birth>);
-
-impl BirthHandle {
-    /// Waits for this birth.
-    pub fn new(birth: Arc<Birth>) -> Self {
-        Self(birth)
-    }
-
-    /// The child, once both it and its parent stand still.
-    pub fn poll(&self, wake: &WakeContext<'_>) -> Poll<Result<Arc<Thread>, SpawnError>> {
-        let mut progress = self.0.progress.lock();
-        if let Some(error) = progress.error {
-            progress.taken = true;
-            return Poll::Ready(Err(error));
-        }
-        if progress.parent_back
-            && let Some(child) = progress.child.take()
-        {
-            progress.taken = true;
-            return Poll::Ready(Ok(child));
-        }
-        set_waker(&mut progress.waker, wake);
-        Poll::Pending
-    }
-
-    /// Where the child's frame is, if it is born captured.
-    pub fn frame(&self) -> Option<Frame> {
-        match self.0.begin {
-            Begin::Captured(frame) => Some(frame),
-            Begin::InCall(_) => None,
-        }
-    }
-}
-
-impl Drop for BirthHandle {
-    fn drop(&mut self) {
-        let mut progress = self.0.progress.lock();
-        if !progress.taken {
-            progress.abandoned = true;
-            if let Some(child) = &progress.child {
-                child.process.kill();
-            }
-        }
-    }
-}
-
-/// The address space of a new child.
-pub fn child_space(core: &Core, parent: &Slot) -> Result<Slot, Errno> {
-    let space = Space::new(&core.memory, core.geometry, parent.place, parent.space.code.copy())?;
-    space.slot(parent.place).ok_or(errno::EIO)
-}
-
-fn set_waker(place: &mut Option<Waker>, wake: &WakeContext<'_>) {
+pub(super) fn set_waker(place: &mut Option<Waker>, wake: &WakeContext<'_>) {
     match place {
         Some(waker) if waker.will_wake(wake.waker()) => {}
         _ => *place = Some(wake.waker().clone()),
@@ -360,13 +270,23 @@ impl Context for SeccompContext {
     fn resume(&mut self, how: Resume) {
         let thread = self.thread.clone();
         let mut state = thread.state.lock();
-        state.trap = None;
+        if !matches!(state.stand, Stand::Dead) {
+            // What a dead one is told last, it is told again.
+            state.trap = None;
+        }
         state.to_be_held = false;
         let after = match (how, &state.stand) {
             (Resume::Return(value), Stand::Syscall { id, request }) => {
                 let (id, request) = (*id, *request);
                 thread.pass_interrupt(&mut state);
                 thread.carried.finish(&thread.slot);
+                let value = if request.ip == self.core.labels.direct_ip {
+                    thread.slot.leave_arguments(&request.arguments);
+                    thread.slot.set_word(SLOT_RESULT, value);
+                    ANSWER_SLOT
+                } else {
+                    value
+                };
                 if self.rings(&state) {
                     deep::return_even_the_mark(&thread, &request, value);
                 }
@@ -391,6 +311,14 @@ impl Context for SeccompContext {
                 self.core.keep_answer(&thread, Answer::Proceed(id));
                 After::Nothing
             }
+            (Resume::Return(0), Stand::Unborn { request, .. }) => {
+                state.stand = Stand::Unborn { request: *request, resumed: true };
+                return;
+            }
+            (Resume::Spawn(result), Stand::Syscall { .. }) => match self.announcement.take() {
+                Some(announcement) => self.core.make(&thread, &mut state, *announcement, result),
+                None => self.core.condemn(&thread, &mut state),
+            },
             (Resume::Return(value), Stand::Asking { place, .. }) => {
                 let place = *place;
                 self.core.answer_request(&thread, &mut state, place, value)
@@ -436,7 +364,8 @@ impl Context for SeccompContext {
     fn poll_trap(&mut self, wake: &mut WakeContext<'_>) -> Poll<Trap> {
         let mut state = self.thread.state.lock();
         if matches!(state.stand, Stand::Dead) {
-            return Poll::Ready(Trap::Died);
+            let unborn = matches!(state.trap, Some(Trap::Unborn));
+            return Poll::Ready(if unborn { Trap::Unborn } else { Trap::Died });
         }
         match state.trap.take() {
             Some(trap) => {
@@ -468,7 +397,7 @@ impl Context for SeccompContext {
                 let (id, request) = (*id, *request);
                 set_waker(&mut state.waker, wake);
                 self.core.set_stand(&mut state, Stand::Capturing(Some(request)));
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 let after = self.core.sent(&thread, &mut state, self.core.listener.proceed(id));
                 drop(state);
                 self.after(after);
@@ -479,7 +408,7 @@ impl Context for SeccompContext {
                 self.core.withdraw_carried(&thread);
                 self.core.set_stand(&mut state, Stand::Capturing(displaced));
                 // First the signal, then the answer: the handler runs before the application goes on.
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, number));
                 drop(state);
                 self.after(after);
@@ -494,7 +423,7 @@ impl Context for SeccompContext {
                 set_waker(&mut state.waker, wake);
                 self.core.withdraw_carried(&thread);
                 self.core.set_stand(&mut state, Stand::Capturing(Some(request)));
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 if let Place::Parked(id) = place {
                     let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, 0));
                     drop(state);
@@ -571,13 +500,24 @@ impl Context for SeccompContext {
         Poll::Ready(result.map(|child| self.child_context(child, spawn.kind, Some(spawn.registers))))
     }
 
+    fn begin_thread(&mut self, spawn: &SpawnHere) -> Option<Box<dyn Context>> {
+        if spawn.kind != SpawnKind::Thread || self.captured.is_some() || self.announcement.is_some() {
+            return None;
+        }
+        let announcement = self.core.announce(&self.thread, spawn)?;
+        let child = announcement.child.clone();
+        self.announcement = Some(Box::new(announcement));
+        Some(self.child_context(child, spawn.kind, None))
+    }
+
     fn poll_spawn_here(
         &mut self,
         wake: &mut WakeContext<'_>,
         spawn: &SpawnHere,
     ) -> Poll<Option<Result<Box<dyn Context>, SpawnError>>> {
         if self.birth.is_none() {
-            if self.captured.is_some() || !self.rings(&self.thread.state.lock()) {
+            let is_process = spawn.kind != SpawnKind::Thread;
+            if !is_process || self.captured.is_some() || !self.rings(&self.thread.state.lock()) {
                 return Poll::Ready(None);
             }
             match self.core.start_spawn(&self.thread, spawn) {
@@ -709,6 +649,9 @@ impl Context for SeccompContext {
 
 impl Drop for SeccompContext {
     fn drop(&mut self) {
+        if let Some(announcement) = self.announcement.take() {
+            self.core.stillborn(&announcement.child, Refused::Yes);
+        }
         let thread = self.thread.clone();
         let last = thread.process.contexts.fetch_sub(1, Ordering::AcqRel) == 1;
         thread.slot.space.code.contexts.fetch_sub(1, Ordering::Relaxed);
@@ -739,7 +682,7 @@ impl Interrupter for ThreadInterrupter {
     fn interrupt(&self) {
         let mut state = self.0.state.lock();
         match state.stand {
-            Stand::Running => self.0.process.signal(self.0.tid),
+            Stand::Running => self.0.process.signal(self.0.tid()),
             Stand::Dead => {}
             _ => state.interrupted = true,
         }

@@ -121,13 +121,13 @@ impl Core {
         if matches!(state.stand, Stand::Asking { .. }) {
             return self.send_deep(thread, state, id, request);
         }
-        if [self.labels.ring_ip, self.labels.plain_ip].contains(&request.ip) {
+        if self.rings(state) {
             thread.slot.leave_arguments(&request.arguments);
             return self.send_deep(thread, state, id, request);
         }
         self.set_stand(state, Stand::Sinking { request, answer: None });
         // First the signal, then the answer: the handler runs before the application goes on.
-        thread.process.signal(thread.tid);
+        thread.process.signal(thread.tid());
         self.sent(thread, state, self.listener.answer(id, request.number))
     }
 

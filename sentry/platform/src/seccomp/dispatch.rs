@@ -11,13 +11,12 @@ use std::task::Waker;
 use abi::errno;
 
 use super::Core;
-use super::carried::Carried;
 use super::frame::Frame;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::seed::{INTERRUPT_SIGNAL, write_commands};
 use super::settle::Settled;
-use super::thread::{Batch, Begin, Birth, Outcome, Process, Purpose, Stand, State, Thread, call_error};
-use super::words::SlotWords;
+use super::thread::{Batch, Begin, Birth, Made, Outcome, Process, Purpose, Stand, State, Thread, call_error};
+use super::unborn::Refused;
 use crate::stub::{CALL_BORN, CALL_READY, SLOT_ALTERNATE, SLOT_FD, STATE_IDLE};
 use crate::{Architecture, Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
 
@@ -34,6 +33,8 @@ pub enum After {
     Abandon(Arc<Birth>, SpawnError, Option<Waker>),
     /// A child stands still.
     Born(Arc<Birth>),
+    /// An announced thread will never be; because the host refused?
+    Stillborn(Arc<Thread>, Refused, Option<Waker>),
 }
 
 impl Core {
@@ -41,6 +42,11 @@ impl Core {
     pub fn dispatch(&self, call: Notification) -> bool {
         let tid = call.tid.cast_signed();
         let labels = &self.labels;
+        if call.ip == labels.fresh_stack_ip
+            && let Some(announced) = self.find_announced(&call)
+        {
+            return self.be_born(&announced, &call);
+        }
         let first_call =
             [labels.map_ip, labels.born_ip, labels.fresh_map_ip, labels.fresh_stack_ip].contains(&call.ip);
         let known = self.threads.get(tid);
@@ -94,6 +100,7 @@ impl Core {
                 let woken = wake(birth.advance(|progress| progress.error = Some(error)));
                 wake(waker) | woken
             }
+            After::Stillborn(child, refused, waker) => self.stillborn(&child, refused) | wake(waker),
             After::Born(birth) => {
                 if birth.progress.lock().abandoned {
                     thread.process.kill();
@@ -144,19 +151,22 @@ impl Core {
             }
             Stand::Spawning(_) => self.while_spawning(thread, state, &call),
             // A held thread makes no calls, and a dead one no others.
-            Stand::Syscall { .. } | Stand::Captured { .. } | Stand::Fresh { .. } | Stand::Dead => {
-                self.condemn(thread, state)
-            }
+            Stand::Syscall { .. }
+            | Stand::Captured { .. }
+            | Stand::Fresh { .. }
+            | Stand::Unborn { .. }
+            | Stand::Dead => self.condemn(thread, state),
         }
     }
 
-    fn while_running(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
+    /// A thread that runs makes a call.
+    pub fn while_running(&self, thread: &Arc<Thread>, state: &mut State, call: Notification) -> After {
         if let Some((frame, signal)) = self.handler_frame(thread, &call) {
             return self.signalled(thread, state, call.id, frame, signal);
         }
         if state.orphan {
             self.set_stand(state, Stand::Capturing(None));
-            thread.process.signal(thread.tid);
+            thread.process.signal(thread.tid());
             return self.sent(thread, state, self.listener.answer(call.id, errno::EINTR.to_return_value()));
         }
         let rings = call.ip == self.labels.ring_ip;
@@ -174,7 +184,10 @@ impl Core {
             },
             hot: !self.is_stub(call.ip) && thread.slot.space.code.count(call.ip),
         };
-        if rings {
+        let direct = call.ip == self.labels.direct_ip;
+        let request =
+            if direct { self.direct_request(thread, state, &call).unwrap_or(request) } else { request };
+        if rings || direct {
             thread.carried.begin(&thread.slot, &request);
         }
         self.note_taken(thread);
@@ -310,8 +323,8 @@ impl Core {
         self.threads.remove(thread);
         // The slot's next thread is not watched.
         thread.slot.set_state(STATE_IDLE);
-        thread.process.leave(thread.tid);
-        thread.release_slot();
+        thread.process.leave(thread.tid());
+        thread.release_slots(state);
     }
 
     /// The stub says that it is done with its commands.
@@ -416,14 +429,7 @@ impl Core {
     /// Registers a child whose tid its parent has just told.
     fn claim(&self, birth: &Arc<Birth>, tid: i32) -> bool {
         let process = birth.process.clone().unwrap_or_else(|| Process::new(tid, birth.slot.space.clone()));
-        let child = Arc::new(Thread {
-            tid,
-            process: process.clone(),
-            words: SlotWords::new(&birth.slot).into(),
-            slot: birth.slot.clone(),
-            state: State::new(Stand::Newborn(birth.clone())),
-            carried: Carried::default(),
-        });
+        let child = Thread::new(tid, process.clone(), birth.slot.clone(), Stand::Newborn(birth.clone()));
         let (parked, previous, ended) = {
             let mut births = self.threads.births.lock();
             let ended = births.ended.remove(&tid) && birth.process.is_none();
@@ -472,7 +478,7 @@ impl Core {
 
     /// Kills a process that broke the protocol.
     pub fn condemn(&self, thread: &Thread, state: &mut State) -> After {
-        tracing::debug!(tid = thread.tid, stand = ?state.stand, "stub protocol broken, killing the process");
+        tracing::debug!(tid = thread.tid(), stand = ?state.stand, "stub protocol broken, killing the process");
         thread.process.kill();
         self.dead(state)
     }
@@ -488,14 +494,17 @@ impl Core {
                 Purpose::Cleanup(birth) => After::Wake(birth.advance(fail_birth)),
                 Purpose::Memory | Purpose::Exit => After::Wake(waker),
             },
-            Stand::Spawning(spawning) => After::Abandon(spawning.birth, SpawnError::Died, waker),
+            Stand::Spawning(spawning) => match spawning.what {
+                Made::Told(birth) => After::Abandon(birth, SpawnError::Died, waker),
+                Made::Announced(child) => After::Stillborn(child, Refused::No, waker),
+            },
             _ => After::Wake(waker),
         }
     }
 
     /// Lets the next blank space be made, if this is the seed.
     fn release_seed(&self, thread: &Thread) -> bool {
-        if thread.tid != self.seed.tid {
+        if thread.tid() != self.seed.tid() {
             return false;
         }
         self.blanks.seed_is_free()
@@ -504,8 +513,11 @@ impl Core {
     /// Declares a thread dead whose host thread is gone.
     pub fn bury(&self, thread: &Arc<Thread>) -> bool {
         self.threads.remove(thread);
-        thread.release_slot();
-        let after = self.dead(&mut thread.state.lock());
+        let after = {
+            let mut state = thread.state.lock();
+            thread.release_slots(&mut state);
+            self.dead(&mut state)
+        };
         self.finish(thread, after)
     }
 
@@ -524,7 +536,8 @@ fn fail_birth(progress: &mut super::thread::Progress) {
     progress.error.get_or_insert(SpawnError::Refused(errno::EAGAIN));
 }
 
-fn wake(waker: Option<Waker>) -> bool {
+/// Calls a waker, if there is one; returns whether there is.
+pub fn wake(waker: Option<Waker>) -> bool {
     waker.map(Waker::wake).is_some()
 }
 

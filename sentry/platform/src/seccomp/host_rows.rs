@@ -28,6 +28,7 @@ pub(crate) const HOST_ROWS: &[Row] = &[
         &[equal(2, super::worker::KICK_SIGNAL as u64)],
         "wake a worker that waits for system calls",
     ),
+    row(libc::SYS_tgkill, &[equal(2, 0)], "ask whether a new thread belongs to a process (no signal)"),
     row(libc::SYS_tkill, &[equal(1, libc::SIGKILL as u64)], "kill a stub whose parent died making it"),
     row(libc::SYS_kill, &[equal(1, libc::SIGKILL as u64)], "kill a stub process"),
     row(libc::SYS_waitid, &[equal(0, libc::P_ALL as u64)], "find ended stubs"),

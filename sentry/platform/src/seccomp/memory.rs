@@ -47,7 +47,7 @@ impl Memory {
     /// after the call.
     pub fn write_out(thread: &Thread, max_address: u64, address: u64, bytes: &[u8]) {
         if let Ok(remote) = remote_range(max_address, address, bytes.len()) {
-            let _ = write_remote(thread.tid, remote, bytes);
+            let _ = write_remote(thread.memory_tid(), remote, bytes);
         }
     }
 }
@@ -82,8 +82,9 @@ impl UserMemory for Memory {
         let remote = self.remote(address, buffer.len())?;
         let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: remote.iov_len };
         // SAFETY: the local vector is within `buffer`; the remote one is in another process.
-        let result =
-            unsafe { libc::process_vm_readv(thread.tid, &raw const local, 1, &raw const remote, 1, 0) };
+        let result = unsafe {
+            libc::process_vm_readv(thread.memory_tid(), &raw const local, 1, &raw const remote, 1, 0)
+        };
         let count = transferred(result)?;
         thread.slot.space.code.overlay(address, &mut buffer[..count]);
         Ok(count)
@@ -100,7 +101,7 @@ impl UserMemory for Memory {
             Err((address, bytes)) => Self::write_out(thread, self.max_address, address, &bytes),
         }
         let remote = self.remote(address, bytes.len())?;
-        write_remote(thread.tid, remote, bytes)
+        write_remote(thread.memory_tid(), remote, bytes)
     }
 
     fn compare_exchange_u32(&self, _address: u64, _expected: u32, _new: u32) -> Result<u32, Errno> {

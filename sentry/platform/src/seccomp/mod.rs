@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use crate::stub::{Geometry, Labels};
 use crate::{Affinity, Context, HostCalls, Layout, NewSpace, Platform};
 use blank::Blanks;
-use carried::Carried;
 use deep::Waiter;
 use frame::FpTemplate;
 use notification::Listener;
@@ -26,6 +25,7 @@ use spinner::Spinner;
 use thread::{Place, Process, Stand, State, Thread, Threads};
 use worker::Workers;
 
+mod birth;
 mod blank;
 mod carried;
 mod code;
@@ -50,6 +50,7 @@ mod slots;
 mod spawn;
 mod spinner;
 mod thread;
+mod unborn;
 mod words;
 mod worker;
 
@@ -133,14 +134,8 @@ impl SeccompPlatform {
         let seed = seed::start(options, meanwhile)?;
         let process = Process::new(seed.pid, seed.slot.space.clone());
         process.enter(seed.pid);
-        let thread = Arc::new(Thread {
-            tid: seed.pid,
-            process: process.clone(),
-            words: words::SlotWords::new(&seed.slot).into(),
-            slot: seed.slot,
-            state: State::new(Stand::Captured { id: seed.held, frame: seed.frame }),
-            carried: Carried::default(),
-        });
+        let stand = Stand::Captured { id: seed.held, frame: seed.frame };
+        let thread = Thread::new(seed.pid, process.clone(), seed.slot, stand);
         let threads = Threads::new();
         threads.insert(&thread);
         threads.processes.lock().insert(seed.pid, process);
@@ -190,27 +185,27 @@ impl Core {
         state.orphan = true;
         match &state.stand {
             Stand::Running => {
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 dispatch::After::Nothing
             }
             Stand::Fresh { id, .. } => {
                 let id = *id;
                 self.set_stand(state, Stand::Capturing(None));
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 self.sent(thread, state, self.listener.proceed(id))
             }
             Stand::Syscall { id, .. } => {
                 let id = *id;
                 self.withdraw_carried(thread);
                 self.set_stand(state, Stand::Capturing(None));
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 self.sent(thread, state, self.listener.answer(id, errno::EINTR.to_return_value()))
             }
             Stand::Asking { request, place } => {
                 let (request, place) = (*request, *place);
                 self.withdraw_carried(thread);
                 self.set_stand(state, Stand::Capturing(Some(request)));
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 match place {
                     Place::Slot | Place::Deep => dispatch::After::Nothing,
                     Place::Parked(id) => self.sent(thread, state, self.listener.answer(id, 0)),
@@ -227,7 +222,7 @@ impl Core {
     /// Processor time of a thread. The host tells it only per process: the leader's context reports the whole
     /// process, the others nothing, so that sums over a process are right.
     fn cpu_time_ns(&self, thread: &Thread) -> u64 {
-        if thread.tid != thread.process.pid {
+        if thread.tid() != thread.process.pid {
             return 0;
         }
         // `man 2 clock_getres`, "Dynamic clocks" in the kernel's posix-timers.h: CPUCLOCK_SCHED of a process.
@@ -273,8 +268,9 @@ impl Core {
                     self.bury(&thread);
                 }
             }
+            self.bury_unborn(&process);
         }
-        if pid == self.seed.tid {
+        if pid == self.seed.tid() {
             self.seed_died.store(true, Ordering::Release);
             self.workers.kick();
         }

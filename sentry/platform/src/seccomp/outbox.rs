@@ -63,7 +63,7 @@ impl Core {
             let result = match kept.answer {
                 Answer::Value(id, value) => self.listener.answer(id, value),
                 Answer::Signalled(id, value) => {
-                    kept.thread.process.signal(kept.thread.tid);
+                    kept.thread.process.signal(kept.thread.tid());
                     self.listener.answer(id, value)
                 }
                 Answer::Proceed(id) => self.listener.proceed(id),

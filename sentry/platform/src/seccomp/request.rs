@@ -106,7 +106,7 @@ impl Core {
             }
             Stand::Returning(_) if is_park && state.orphan => {
                 self.set_stand(state, Stand::Capturing(None));
-                thread.process.signal(thread.tid);
+                thread.process.signal(thread.tid());
                 self.sent(thread, state, self.listener.answer(call.id, 0))
             }
             Stand::Returning(value) if is_park => self.answer_parked(thread, state, call.id, value),

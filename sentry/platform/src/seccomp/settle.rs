@@ -137,6 +137,10 @@ impl Core {
             rip if (labels.own_undo..labels.own_undone).contains(&rip) => Phase::Changed,
             rip if rip == labels.own_kept => Phase::Done,
             rip if (labels.own..labels.own_end).contains(&rip) => Phase::Unmade,
+            rip if look && rip >= labels.direct_ip => Phase::Asked,
+            rip if rip >= labels.direct_ip => Phase::Substituted,
+            rip if rip >= labels.direct_saved => Phase::Unmade,
+            rip if rip >= labels.direct => Phase::Untouched,
             rip if rip == labels.fact => Phase::DonePlainly,
             rip if rip < labels.saved && rip >= labels.plain_ip && rip < labels.plain_end => {
                 Phase::DonePlainly
@@ -150,6 +154,7 @@ impl Core {
             rip if rip < labels.ring => Phase::Done,
             rip if rip < labels.ring_ip => Phase::Unmade,
             rip if rip >= labels.substitute_ip && rip < labels.substituted => Phase::Substituted,
+            rip if rip >= labels.spawn_ip && rip < labels.spawned_ip => Phase::Substituted,
             rip if rip > labels.spawned_ip && rip < labels.fresh_end => Phase::Fresh,
             _ => Phase::Done,
         }
@@ -249,6 +254,11 @@ impl Core {
             registers.rip = labels.no_input;
             return Settled::Inside(registers);
         }
+        if (labels.direct_saved..labels.direct_ip).contains(&rip) {
+            // What is asked for cannot be read.
+            registers.rip = labels.ring;
+            return Settled::Inside(registers);
+        }
         if (labels.probe..labels.probed).contains(&rip) {
             registers.rip = labels.no_output;
             return Settled::Inside(registers);
@@ -259,7 +269,7 @@ impl Core {
             return Settled::Inside(registers);
         }
         tracing::debug!(fault_address, rip, "the stub cannot reach its slot");
-        if rip < labels.saved {
+        if rip < labels.saved || (labels.direct..labels.direct_saved).contains(&rip) {
             let request = SyscallRequest {
                 number: registers.rax,
                 arguments: arguments(&registers),

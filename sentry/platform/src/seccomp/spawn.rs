@@ -18,14 +18,16 @@
 use std::sync::Arc;
 
 use super::Core;
-use super::context::{BirthHandle, child_space};
+use super::birth::{BirthHandle, child_space};
 use super::dispatch::After;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
 use super::outbox::Answer;
 use super::seed::write_commands;
 use super::slots::Slot;
-use super::thread::{Begin, Birth, Spawning, Stand, State, Thread, call_error};
-use crate::stub::{CALL_SPAWNED, SLOT_ALTERNATE, SLOT_RETURN, STATE_IDLE, STATE_SPAWN};
+use super::thread::{Begin, Birth, Made, Spawning, Stand, State, Thread, call_error};
+use crate::stub::{
+    ANSWER_SLOT, CALL_SPAWNED, SLOT_ALTERNATE, SLOT_READY, SLOT_RETURN, STATE_IDLE, STATE_SPAWN,
+};
 use crate::{SpawnError, SpawnHere, SpawnKind, SyscallRequest};
 
 /// What `clone` a child of this kind needs, beside its stack and thread area. The sentry reaps all processes.
@@ -34,9 +36,25 @@ pub fn clone_flags(kind: SpawnKind) -> i32 {
     kind.clone_flags() | reaped
 }
 
+/// The `clone` that makes such a child, with this slot.
+pub fn clone_command(spawn: &SpawnHere, slot: &Slot) -> [u64; 7] {
+    let tls = spawn.fs_base.map_or(0, |_| libc::CLONE_SETTLS);
+    let child_place = if spawn.kind == SpawnKind::Copy { slot.chunk_offset() } else { slot.address };
+    [
+        libc::SYS_clone.cast_unsigned(),
+        u64::from((clone_flags(spawn.kind) | tls).cast_unsigned()),
+        spawn.stack,
+        0,
+        0,
+        spawn.fs_base.unwrap_or(0),
+        child_place,
+    ]
+}
+
 /// Puts into a child's slot what the stub will look for there.
-fn prepare(slot: &Slot, parent: &Slot, request: &SyscallRequest) {
+pub fn prepare(slot: &Slot, parent: &Slot, request: &SyscallRequest) {
     slot.leave_arguments(&request.arguments);
+    slot.set_word(SLOT_READY, 0);
     slot.set_word(SLOT_RETURN, parent.word(SLOT_RETURN));
     let (start, length) = slot.signal_stack();
     slot.set_word(SLOT_ALTERNATE, start);
@@ -60,7 +78,9 @@ impl Core {
                 Ok(slot) => slot,
                 Err(errno) => return Some(Err(SpawnError::Refused(errno))),
             },
-            SpawnKind::Thread | SpawnKind::SharedSpace => space.take_slot()?,
+            SpawnKind::SharedSpace => space.take_slot()?,
+            // Threads are announced.
+            SpawnKind::Thread => return None,
         };
         let mut state = parent.state.lock();
         let Stand::Syscall { id, request } = state.stand else {
@@ -72,20 +92,10 @@ impl Core {
         };
         prepare(&slot, &parent.slot, &request);
         self.spinner.unseat(parent, &mut state);
-        let tls = spawn.fs_base.map_or(0, |_| libc::CLONE_SETTLS);
-        let child_place = if spawn.kind == SpawnKind::Copy { slot.chunk_offset() } else { slot.address };
-        let command = [
-            libc::SYS_clone.cast_unsigned(),
-            u64::from((clone_flags(spawn.kind) | tls).cast_unsigned()),
-            spawn.stack,
-            0,
-            0,
-            spawn.fs_base.unwrap_or(0),
-            child_place,
-        ];
+        let command = clone_command(spawn, &slot);
         let birth = Arc::new(Birth {
             kind: spawn.kind,
-            process: (spawn.kind == SpawnKind::Thread).then(|| parent.process.clone()),
+            process: None,
             cleanup: false,
             slot,
             begin: Begin::InCall(request),
@@ -95,9 +105,9 @@ impl Core {
         parent.slot.leave_arguments(&request.arguments);
         write_commands(&parent.slot, &[command]);
         parent.slot.set_state(STATE_SPAWN);
-        let spawning = Spawning { birth: birth.clone(), command, request, made: false };
+        let spawning = Spawning { what: Made::Told(birth.clone()), command, request, made: false };
         self.set_stand(&mut state, Stand::Spawning(Box::new(spawning)));
-        self.keep_answer(parent, Answer::Value(id, 0));
+        self.keep_answer(parent, Answer::Value(id, ANSWER_SLOT));
         Some(Ok(BirthHandle::new(birth)))
     }
 
@@ -111,13 +121,23 @@ impl Core {
                 && u64::from(call.number.cast_unsigned()) == number
         };
         // The freezer makes `clone` restart itself (`ERESTARTNOINTR`): the same call again is in order.
-        if is(self.labels.spawn_ip, spawning.command[0]) && call.arguments == spawning.command[1..] {
+        let makes =
+            [self.labels.spawn_ip, self.labels.direct_ip].iter().any(|ip| is(*ip, spawning.command[0]));
+        if makes && call.arguments == spawning.command[1..] {
             spawning.made = true;
             thread.slot.set_state(idle);
             return self.sent(thread, state, self.listener.proceed(call.id));
         }
-        if spawning.made && is(self.labels.spawned_ip, CALL_SPAWNED) {
-            let (birth, result) = (spawning.birth.clone(), call.arguments[0]);
+        let spawned = is(self.labels.spawned_ip, CALL_SPAWNED);
+        let birth = match &spawning.what {
+            Made::Told(birth) => birth.clone(),
+            Made::Announced(child) => {
+                let (child, made) = (child.clone(), spawning.made);
+                return self.while_making(thread, state, call, child, made, spawned);
+            }
+        };
+        if spawning.made && spawned {
+            let result = call.arguments[0];
             let request = SyscallRequest { ip: self.labels.spawned_ip, ..spawning.request };
             self.set_stand(state, Stand::Syscall { id: call.id, request });
             return match (call_error(result), i32::try_from(result)) {
@@ -138,6 +158,6 @@ impl Core {
     /// The call of a held thread whose registers, should it be captured now, are not those of its call, because
     /// it makes another one in its place.
     pub fn displaced(&self, request: &SyscallRequest) -> Option<SyscallRequest> {
-        (request.ip == self.labels.spawned_ip).then_some(*request)
+        [self.labels.spawned_ip, self.labels.direct_ip].contains(&request.ip).then_some(*request)
     }
 }

@@ -231,7 +231,7 @@ impl Spinner {
     /// Gives a thread back the run of all processors. To be called before it makes a child, too, which would inherit its seat.
     pub fn unseat(&self, thread: &Thread, state: &mut State) {
         if std::mem::take(&mut state.seated) {
-            self.seats.unseat(thread.tid);
+            self.seats.unseat(thread.tid());
         }
     }
 }
@@ -356,7 +356,7 @@ impl Core {
             );
             if may && state.watched && !state.seated {
                 state.seated = true;
-                self.spinner.seats.seat(watched.thread.tid, crowd.processor);
+                self.spinner.seats.seat(watched.thread.tid(), crowd.processor);
             }
         }
     }

@@ -290,7 +290,7 @@ fn behind(context: &dyn Context) -> &super::context::SeccompContext {
 }
 
 fn host_tid(context: &dyn Context) -> i32 {
-    behind(context).thread.tid
+    behind(context).thread.tid()
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! way), [`Birth`] (a spawn under way). `dispatch` moves them on notifications, `context` on the kernel's
 //! wishes.
 //!
-//! Locks, outermost first: `Births`, `Thread::state`, `Birth::progress`, and the leaves (table shards, `Process`).
+//! Locks, outermost first: `Births`, `Thread::state`, `Birth::progress`, `Threads::announced`, and the leaves (table shards, `Process`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use abi::errno::Errno;
@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::heat::Heat;
 use super::notification::Notification;
 use super::seed::INTERRUPT_SIGNAL;
-use super::slots::{Slot, Space};
+use super::slots::{Slot, SlotPlace, Space};
 use super::words::SlotWords;
 use crate::stub::{STATE_IDLE, STATE_WATCHED};
 use crate::{Registers, SpawnError, SpawnKind, SyscallRequest, Trap};
@@ -76,12 +76,19 @@ impl Process {
 
     /// Sends one of its threads the interrupt signal.
     pub fn signal(&self, tid: i32) {
+        self.send(tid, INTERRUPT_SIGNAL);
+    }
+
+    fn send(&self, tid: i32, signal: i32) -> bool {
         let life = self.life.lock();
-        if !life.over {
-            // SAFETY: no memory is involved; see `kill`. Were the thread gone and its number used again, it would be by a
-            // thread of this process, which takes the signal as a spurious interrupt.
-            unsafe { libc::syscall(libc::SYS_tgkill, self.pid, tid, INTERRUPT_SIGNAL) };
-        }
+        // SAFETY: no memory is involved; see `kill`. Were the thread gone and its number used again, it would be by a
+        // thread of this process, which takes the signal as a spurious interrupt.
+        !life.over && unsafe { libc::syscall(libc::SYS_tgkill, self.pid, tid, signal) } == 0
+    }
+
+    /// Whether this is the number of a thread that it has on the host.
+    pub fn owns(&self, tid: i32) -> bool {
+        self.send(tid, 0)
     }
 
     /// How many threads it has.
@@ -114,8 +121,8 @@ impl Process {
 /// One host thread with an application thread in it.
 #[derive(Debug)]
 pub struct Thread {
-    /// Host thread id.
-    pub tid: i32,
+    /// Host thread id; 0: not known yet.
+    tid: AtomicI32,
     /// Its process.
     pub process: Arc<Process>,
     /// Its slot.
@@ -135,10 +142,43 @@ impl Thread {
         self.slot.space.release_slot(self.slot.place);
     }
 
+    /// The same, and gives away what is kept ready for children.
+    pub fn release_slots(&self, state: &mut State) {
+        if let Some(ready) = state.ready.take() {
+            self.slot.space.release_slot(ready);
+        }
+        self.release_slot();
+    }
+
+    /// A thread that stands so; `tid` 0: not known yet.
+    pub fn new(tid: i32, process: Arc<Process>, slot: Slot, stand: Stand) -> Arc<Self> {
+        let words = SlotWords::new(&slot).into();
+        let (state, carried) = (State::new(stand), Carried::default());
+        Arc::new(Self { tid: tid.into(), process, words, slot, state, carried })
+    }
+
+    /// Host thread id; 0: not known yet.
+    pub fn tid(&self) -> i32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// The host thread id has become known. To be called with the state locked, before anybody can find the thread by it.
+    pub fn set_tid(&self, tid: i32) {
+        self.tid.store(tid, Ordering::Relaxed);
+    }
+
+    /// A host thread or process by which its memory can be reached.
+    pub fn memory_tid(&self) -> i32 {
+        match self.tid() {
+            0 => self.process.pid,
+            tid => tid,
+        }
+    }
+
     /// An interrupt that came while the thread was held is sent once more, now that the thread is let go on.
     pub fn pass_interrupt(&self, state: &mut State) {
         if std::mem::take(&mut state.interrupted) {
-            self.process.signal(self.tid);
+            self.process.signal(self.tid());
         }
     }
 }
@@ -168,6 +208,10 @@ pub struct State {
     pub watched: bool,
     /// Whether it is kept off the spinner's processor.
     pub seated: bool,
+    /// A slot that is kept for a thread which this one may make.
+    pub ready: Option<SlotPlace>,
+    /// Stack and thread area in the `clone` that the thread asks for a thread with, if the host may make that as it stands.
+    pub direct: Option<[u64; 2]>,
 }
 
 impl State {
@@ -190,6 +234,8 @@ impl State {
             heat: Heat::default(),
             watched: false,
             seated: false,
+            ready: None,
+            direct: None,
         })
     }
 }
@@ -214,6 +260,8 @@ pub enum Stand {
     Sinking { request: SyscallRequest, answer: Option<u64> },
     /// Rings, and was told to make a `clone` in the place of its own call.
     Spawning(Box<Spawning>),
+    /// Announced, and not made yet, or has not spoken yet; whether it is to run at once when it does.
+    Unborn { request: SyscallRequest, resumed: bool },
     /// Made by such a `clone`, and held in the one call that it makes first: the host is to execute it when the thread is to run.
     Fresh { id: u64, request: SyscallRequest },
     /// Answered with an interrupt signal pending; its handler is about to speak. With the request, if it came
@@ -231,13 +279,22 @@ pub enum Stand {
 #[derive(Debug)]
 pub struct Spawning {
     /// What is made.
-    pub birth: Arc<Birth>,
-    /// Its number and arguments.
+    pub what: Made,
+    /// Number and arguments of the `clone`.
     pub command: [u64; 7],
     /// The call whose place it takes.
     pub request: SyscallRequest,
     /// The host was told to execute it.
     pub made: bool,
+}
+
+/// What a `clone` in the place of a call makes.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// Something whose number its maker will tell.
+    Told(Arc<Birth>),
+    /// A thread that was announced, and that speaks for itself.
+    Announced(Arc<Thread>),
 }
 
 /// How a thread waits for the answer to its request.
@@ -367,6 +424,15 @@ pub struct Threads {
     pub processes: Mutex<HashMap<i32, Arc<Process>>>,
     /// Newborns that nobody has claimed.
     pub births: Mutex<Births>,
+    /// Threads whose `clone` is under way, by their own word.
+    pub announced: Mutex<Vec<Announced>>,
+}
+
+/// A thread that was announced, and who makes it.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    pub child: Arc<Thread>,
+    pub parent: Arc<Thread>,
 }
 
 /// What is known about threads whose parent has not told their tid yet.
@@ -389,6 +455,7 @@ impl Threads {
             shards: std::array::from_fn(|_| Mutex::default()),
             processes: Mutex::default(),
             births: Mutex::default(),
+            announced: Mutex::default(),
         }
     }
 
@@ -403,14 +470,14 @@ impl Threads {
 
     /// Adds a thread; returns the one that had its number.
     pub fn insert(&self, thread: &Arc<Thread>) -> Option<Arc<Thread>> {
-        self.shard(thread.tid).lock().insert(thread.tid, thread.clone())
+        self.shard(thread.tid()).lock().insert(thread.tid(), thread.clone())
     }
 
     /// Removes this very thread.
     pub fn remove(&self, thread: &Thread) {
-        let mut shard = self.shard(thread.tid).lock();
-        if shard.get(&thread.tid).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), thread)) {
-            shard.remove(&thread.tid);
+        let mut shard = self.shard(thread.tid()).lock();
+        if shard.get(&thread.tid()).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), thread)) {
+            shard.remove(&thread.tid());
         }
     }
 }

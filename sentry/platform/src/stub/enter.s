@@ -20,6 +20,11 @@ runsc_stub_enter:
 runsc_stub_fact:
     jmp rcx
 70: # Nothing to carry along: ring.
+    cmp eax, {clone3}
+    je 52f
+    cmp eax, {clone}
+    je 52f
+54:
     mov qword ptr gs:[{return_to}], rcx
 runsc_stub_plain:
     mov dword ptr gs:[{in_length}], 0
@@ -307,7 +312,8 @@ runsc_stub_woken:
     mov rcx, qword ptr [rdi + {return_to}]
     mov rdi, qword ptr [rdi + {arguments}]
     jmp rcx
-95: # A thread or process is made. The parent says what came of it; the answer is what its call returns.
+95: # A thread or process is made. Who has made a process says what came of it, and the answer is what its call returns. Who has made a
+    # thread (CLONE_THREAD) says so only if it failed: the result stands in the slot.
     mov rax, qword ptr gs:[{commands}]
     mov rdi, qword ptr gs:[{commands} + 8]
     mov rsi, qword ptr gs:[{commands} + 16]
@@ -319,6 +325,12 @@ runsc_stub_woken:
 runsc_stub_spawn_ip:
     test rax, rax
     jz 96f
+    js 94f
+    test edi, 0x10000
+    jz 94f
+    mov rax, qword ptr gs:[{result}]
+    jmp 87b
+94:
     mov rdi, rax
     mov eax, {spawned}
     syscall
@@ -424,6 +436,54 @@ runsc_stub_own_undone:
     mov dword ptr gs:[{out_length}], 0
     jmp 61b
 runsc_stub_own_end:
+52: # If a slot is ready for a thread, and a thread is asked for as libraries do, the `clone` is made at once and is itself the request. Should the sentry
+    # have it made another way, or not at all, the host does not execute it, and it says so by a result that is neither 0 nor an error.
+runsc_stub_direct:
+    cmp qword ptr gs:[{ready_slot}], 0
+    je 54b
+    mov qword ptr gs:[{return_to}], rcx
+    mov dword ptr gs:[{number}], eax
+    mov qword ptr gs:[{arguments}], rdi
+    mov qword ptr gs:[{arguments} + 8], rsi
+    mov qword ptr gs:[{arguments} + 16], rdx
+    mov qword ptr gs:[{arguments} + 24], r10
+    mov qword ptr gs:[{arguments} + 32], r8
+    mov qword ptr gs:[{arguments} + 40], r9
+runsc_stub_direct_saved:
+    xor r11d, r11d
+    mov qword ptr gs:[{in_length}], r11 # and the capacity beside it
+    mov dword ptr gs:[{out_length}], r11d
+    cmp eax, {clone}
+    je 53f
+    # struct clone_args: flags, stack and its size, thread area.
+    cmp rsi, 64
+    jb 85b
+    mov r11, qword ptr [rdi]
+    mov rsi, qword ptr [rdi + 40]
+    add rsi, qword ptr [rdi + 48]
+    mov r8, qword ptr [rdi + 56]
+    mov rdi, r11
+53:
+    cmp rdi, {thread_flags}
+    jne 85b
+    test rsi, rsi
+    jz 85b
+    mov edi, {clone_flags}
+    xor edx, edx
+    xor r10d, r10d
+    mov r9, qword ptr gs:[{ready_slot}]
+    mov eax, {clone}
+    syscall
+runsc_stub_direct_ip:
+    cmp rax, {answer_deep}
+    je 91b
+    test rax, rax
+    jz 96b
+    js 94b
+    cmp dword ptr gs:[{state}], {substitute}
+    jae 90b
+    mov rax, qword ptr gs:[{result}]
+    jmp 87b
 runsc_stub_entered:
 
     .balign 8

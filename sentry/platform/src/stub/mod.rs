@@ -10,6 +10,8 @@
 
 use std::arch::global_asm;
 
+use crate::SpawnKind;
+
 mod calls;
 pub use calls::{AREA, CALLS, Call, Extent};
 
@@ -59,6 +61,8 @@ pub const STATE_SUBSTITUTE: u32 = 7;
 pub const STATE_DEEP: u32 = 6;
 /// What a call returns to the stub whose answer is yet to come to the slot: no error of Linux's.
 pub const ANSWER_DEEP: u64 = (-4000i64).cast_unsigned();
+/// What the `clone` returns that a thread makes for itself if the host has not executed it: the slot's state and result say what comes of the call.
+pub const ANSWER_SLOT: u64 = 1;
 /// The call that was rung for is to be replaced by the first command of the slot, which is a `clone`.
 pub const STATE_SPAWN: u32 = 8;
 /// The call that was rung for is to be replaced by the first command of the slot, which is a read: unless that returns what stands in the
@@ -97,6 +101,8 @@ pub const SLOT_MASK: usize = 96;
 pub const SLOT_LEAVE: usize = 104;
 /// Slot offset of where the list of robust futexes begins.
 pub const SLOT_ROBUST: usize = 112;
+/// Slot offset of the address of a slot that is ready for a thread which this one makes; 0: none is.
+pub const SLOT_READY: usize = 184;
 /// Slot offset of the description of the signal stack (`stack_t`) that a new thread installs.
 pub const SLOT_ALTERNATE: usize = 160;
 /// Slot offset of the facts ([`Fact`]), a word each; bit 63 says that one is valid.
@@ -119,6 +125,12 @@ const ROBUST_HEAD: usize = 24;
 
 /// Where rax stands in a signal frame (see `frame.rs`).
 pub const FRAME_RAX: usize = 48 + 13 * 8;
+
+/// What libraries ask for when they make a thread; any other way to say it goes the usual way.
+const THREAD_FLAGS: i32 = SpawnKind::Thread.clone_flags()
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID;
 
 const _: () = assert!(SLOT_STATE == 0, "the stub waits for the slot's first word");
 const _: () = assert!(SLOT_COMMANDS + MAX_COMMANDS * COMMAND_SIZE <= SLOT_STACK);
@@ -170,6 +182,11 @@ global_asm!(
     answer_deep = const ANSWER_DEEP.cast_signed(),
     futex = const libc::SYS_futex,
     call_park = const CALL_PARK,
+    ready_slot = const SLOT_READY,
+    clone = const libc::SYS_clone,
+    clone3 = const libc::SYS_clone3,
+    thread_flags = const THREAD_FLAGS,
+    clone_flags = const SpawnKind::Thread.clone_flags() | libc::CLONE_SETTLS,
 );
 
 unsafe extern "C" {
@@ -231,6 +248,9 @@ unsafe extern "C" {
     static runsc_stub_own_undo: u8;
     static runsc_stub_own_undone: u8;
     static runsc_stub_own_end: u8;
+    static runsc_stub_direct: u8;
+    static runsc_stub_direct_saved: u8;
+    static runsc_stub_direct_ip: u8;
     static runsc_stub_entered: u8;
     static runsc_stub_data: u8;
     static runsc_stub_gs: u8;
@@ -295,6 +315,9 @@ pub struct Labels {
     pub own_undo: u64,
     pub own_undone: u64,
     pub own_end: u64,
+    pub direct: u64,
+    pub direct_saved: u64,
+    pub direct_ip: u64,
     pub entered: u64,
 }
 
@@ -416,6 +439,9 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         own_undo: at(&raw const runsc_stub_own_undo),
         own_undone: at(&raw const runsc_stub_own_undone),
         own_end: at(&raw const runsc_stub_own_end),
+        direct: at(&raw const runsc_stub_direct),
+        direct_saved: at(&raw const runsc_stub_direct_saved),
+        direct_ip: at(&raw const runsc_stub_direct_ip),
         entered: at(&raw const runsc_stub_entered),
     };
     (bytes, labels)

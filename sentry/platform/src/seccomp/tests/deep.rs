@@ -193,7 +193,7 @@ fn a_late_interrupt_finds_a_thread_asleep() {
             wait_until(platform, || is_deep(&*first));
             let thread = behind(&*first).thread.clone();
             // As if it had been sent while the thread still ran.
-            thread.process.signal(thread.tid);
+            thread.process.signal(thread.tid());
             wait_until(platform, || thread.state.lock().interrupted);
             assert!(is_deep(&*first));
             assert!(matches!(run(&mut first, Resume::Return(66)).await, Trap::Interrupted), "{way:?}");
