@@ -169,6 +169,8 @@ impl Core {
             thread.process.signal(thread.tid());
             return self.sent(thread, state, self.listener.answer(call.id, errno::EINTR.to_return_value()));
         }
+        let placed = self.is_placed(&call);
+        let call = placed.map_or(call, |placed| placed.as_it_came(call, self.labels.ring_ip));
         let rings = call.ip == self.labels.ring_ip;
         if rings {
             self.spinner.rang(thread, state);
@@ -192,6 +194,7 @@ impl Core {
         }
         self.note_taken(thread);
         self.set_stand(state, Stand::Syscall { id: call.id, request });
+        state.placed = placed;
         state.trap = Some(Trap::Syscall(request));
         After::Wake(state.waker.take())
     }

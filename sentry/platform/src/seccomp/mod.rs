@@ -41,6 +41,7 @@ mod memory;
 mod notification;
 mod outbox;
 mod patch;
+mod place;
 mod request;
 mod rewrite;
 mod seats;

@@ -104,6 +104,9 @@ impl Core {
         if let Some(request) = request {
             restore(registers, &request.arguments);
             registers.rax = request.number;
+        } else if registers.rip == self.labels.place_ip {
+            // The stub has changed some (`place.rs`).
+            restore(registers, &slot_arguments(thread));
         }
         if inside {
             self.stand_behind(thread, registers);
@@ -136,6 +139,13 @@ impl Core {
             rip if (labels.own_set..labels.own_kept).contains(&rip) => Phase::Changed,
             rip if (labels.own_undo..labels.own_undone).contains(&rip) => Phase::Changed,
             rip if rip == labels.own_kept => Phase::Done,
+            rip if rip == labels.place_ip => {
+                if look {
+                    Phase::Asked
+                } else {
+                    Phase::Done
+                }
+            }
             rip if (labels.own..labels.own_end).contains(&rip) => Phase::Unmade,
             rip if look && rip >= labels.direct_ip => Phase::Asked,
             rip if rip >= labels.direct_ip => Phase::Substituted,

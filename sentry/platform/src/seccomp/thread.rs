@@ -18,6 +18,7 @@ use super::carried::Carried;
 use super::frame::Frame;
 use super::heat::Heat;
 use super::notification::Notification;
+use super::place::Placed;
 use super::seed::INTERRUPT_SIGNAL;
 use super::slots::{Slot, SlotPlace, Space};
 use super::words::SlotWords;
@@ -202,6 +203,8 @@ pub struct State {
     pub orphan: bool,
     /// What its call is answered with can only be done by a thread that is held in it.
     pub to_be_held: bool,
+    /// Where the memory would be mapped by the call that it is held in, if that is let be executed.
+    pub placed: Option<Placed>,
     /// How often it rings.
     pub heat: Heat,
     /// Whether the spinner looks at its slot.
@@ -231,6 +234,7 @@ impl State {
             interrupted: false,
             orphan: false,
             to_be_held: false,
+            placed: None,
             heat: Heat::default(),
             watched: false,
             seated: false,

@@ -38,6 +38,8 @@ const WAITS: u64 = 1 << 5;
 pub const MASK: u64 = 1 << 6;
 /// `set_robust_list(2)`: the stub writes the word itself.
 pub const ROBUST: u64 = 1 << 7;
+/// `mmap(2)`: the stub may know the place.
+const PLACE: u64 = MASK | ROBUST;
 const NONE: u64 = 0;
 const FIXED: u64 = 1;
 const SCALED: u64 = 2;
@@ -176,6 +178,7 @@ const fn table() -> [Call; CALLS] {
         SYS_getegid => Call::fact(Fact::Egid);
         SYS_rseq => Call::fact(Fact::Unknown);
         SYS_set_robust_list => Call::plain().own(ROBUST);
+        SYS_mmap => Call::ring().own(PLACE);
 
         SYS_read => Call::slot().output(1, 2, 1);
         SYS_write => Call::slot().input(1, 2, 1);

@@ -369,6 +369,8 @@ runsc_stub_fresh_end:
 runsc_stub_own:
     test r11d, {robust_word}
     jz 62f
+    test r11d, {mask_word}
+    jnz 69f
     # To do this twice is to do it once.
     bt qword ptr gs:[{facts}], 63
     jnc 61b
@@ -435,6 +437,20 @@ runsc_stub_own_undo:
 runsc_stub_own_undone:
     mov dword ptr gs:[{out_length}], 0
     jmp 61b
+69: # Private memory is mapped anywhere. If the sentry has suggested a place for as much, the call is made for that one; whether it is free
+    # the sentry sees, who lets this very call be executed or answers it as one that asks for no place.
+    test rdi, rdi
+    jnz 61b
+    cmp r10, {anywhere}
+    jne 61b
+    cmp rsi, qword ptr gs:[{place_length}]
+    jne 61b
+    mov rdi, qword ptr gs:[{place}]
+    mov r10d, {there}
+    mov eax, {mmap}
+    syscall
+runsc_stub_place_ip:
+    jmp runsc_stub_ring_ip
 runsc_stub_own_end:
 52: # If a slot is ready for a thread, and a thread is asked for as libraries do, the `clone` is made at once and is itself the request. Should the sentry
     # have it made another way, or not at all, the host does not execute it, and it says so by a result that is neither 0 nor an error.

@@ -13,7 +13,7 @@
     .globl runsc_stub_ring_ip, runsc_stub_copy_out, runsc_stub_copied_out, runsc_stub_entered
     .globl runsc_stub_spawn_ip, runsc_stub_spawned_ip, runsc_stub_fresh_stack_ip, runsc_stub_fresh_map_ip, runsc_stub_fresh_end
     .globl runsc_stub_own, runsc_stub_own_read, runsc_stub_own_probed, runsc_stub_own_set, runsc_stub_own_kept
-    .globl runsc_stub_own_undo, runsc_stub_own_undone, runsc_stub_own_end
+    .globl runsc_stub_own_undo, runsc_stub_own_undone, runsc_stub_place_ip, runsc_stub_own_end
     .globl runsc_stub_direct, runsc_stub_direct_saved, runsc_stub_direct_ip
     .hidden runsc_stub_data, runsc_stub_gs, runsc_stub_calls
     .hidden runsc_stub_slot_mask, runsc_stub_chunk_mask, runsc_stub_chunk_size, runsc_stub_ready_ip

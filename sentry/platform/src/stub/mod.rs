@@ -103,6 +103,10 @@ pub const SLOT_LEAVE: usize = 104;
 pub const SLOT_ROBUST: usize = 112;
 /// Slot offset of the address of a slot that is ready for a thread which this one makes; 0: none is.
 pub const SLOT_READY: usize = 184;
+/// Slot offset of the place that is suggested for the next mapping of private memory.
+pub const SLOT_PLACE: usize = 120;
+/// Slot offset of the length, in bytes, for which it is suggested.
+pub const SLOT_PLACE_LENGTH: usize = 152;
 /// Slot offset of the description of the signal stack (`stack_t`) that a new thread installs.
 pub const SLOT_ALTERNATE: usize = 160;
 /// Slot offset of the facts ([`Fact`]), a word each; bit 63 says that one is valid.
@@ -122,6 +126,10 @@ pub const SLOT_FD: i32 = 100;
 
 /// Size of `struct robust_list_head`, which `set_robust_list(2)` has to be told.
 const ROBUST_HEAD: usize = 24;
+
+/// Flags of an `mmap` of private memory that leaves its place open, and what the stub makes of them if it knows one.
+pub const MAP_ANYWHERE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+pub const MAP_THERE: i32 = MAP_ANYWHERE | libc::MAP_FIXED;
 
 /// Where rax stands in a signal frame (see `frame.rs`).
 pub const FRAME_RAX: usize = 48 + 13 * 8;
@@ -164,6 +172,12 @@ global_asm!(
     robust_word = const calls::ROBUST,
     own_words = const calls::ROBUST | calls::MASK,
     mask = const SLOT_MASK,
+    mask_word = const calls::MASK,
+    place = const SLOT_PLACE,
+    place_length = const SLOT_PLACE_LENGTH,
+    anywhere = const MAP_ANYWHERE,
+    there = const MAP_THERE,
+    mmap = const libc::SYS_mmap,
     leave = const SLOT_LEAVE,
     robust_head = const ROBUST_HEAD,
     watched = const STATE_WATCHED,
@@ -247,6 +261,7 @@ unsafe extern "C" {
     static runsc_stub_own_kept: u8;
     static runsc_stub_own_undo: u8;
     static runsc_stub_own_undone: u8;
+    static runsc_stub_place_ip: u8;
     static runsc_stub_own_end: u8;
     static runsc_stub_direct: u8;
     static runsc_stub_direct_saved: u8;
@@ -314,6 +329,7 @@ pub struct Labels {
     pub own_kept: u64,
     pub own_undo: u64,
     pub own_undone: u64,
+    pub place_ip: u64,
     pub own_end: u64,
     pub direct: u64,
     pub direct_saved: u64,
@@ -438,6 +454,7 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         own_kept: at(&raw const runsc_stub_own_kept),
         own_undo: at(&raw const runsc_stub_own_undo),
         own_undone: at(&raw const runsc_stub_own_undone),
+        place_ip: at(&raw const runsc_stub_place_ip),
         own_end: at(&raw const runsc_stub_own_end),
         direct: at(&raw const runsc_stub_direct),
         direct_saved: at(&raw const runsc_stub_direct_saved),
