@@ -255,3 +255,52 @@ TEST(bad_pointers_fail_as_ever_when_calls_are_hot) {
     CHECK(pipe(p) == 0);
     CHECK_ERR(write(p[1], closed + PAGE, 1), EFAULT);
 }
+
+// Maps and gives back as much again and again, a few of them at a time; each has its maker's mark while it lasts.
+enum { KEPT = 5, TURNS = 1500 };
+static void map_and_give_back(size_t length, int mark) {
+    char *kept[KEPT] = {0};
+    for (int i = 0; i < TURNS; i++) {
+        char **place = &kept[i % (1 + i / 100 % KEPT)];
+        if (*place) {
+            CHECK(**place == mark && (*place)[length - 1] == mark);
+            CHECK(munmap(*place, length) == 0);
+        }
+        char *p = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(p != MAP_FAILED);
+        CHECK(*p == 0 && p[length - 1] == 0);
+        *p = p[length - 1] = (char)mark;
+        *place = p;
+    }
+    for (int i = 0; i < KEPT; i++) CHECK(!kept[i] || munmap(kept[i], length) == 0);
+}
+static void *map_the_same(void *mark) {
+    map_and_give_back(2 * PAGE, (int)(intptr_t)mark);
+    return NULL;
+}
+static void *map_more(void *mark) {
+    map_and_give_back(64 * PAGE, (int)(intptr_t)mark);
+    return NULL;
+}
+TEST(memory_mapped_again_and_again_is_new_each_time_and_its_makers_alone) {
+    map_and_give_back(2 * PAGE, 1);
+    pthread_t threads[3];
+    for (intptr_t i = 0; i < 3; i++) {
+        CHECK(pthread_create(&threads[i], NULL, i == 2 ? map_more : map_the_same, (void *)(i + 2)) == 0);
+    }
+    map_and_give_back(2 * PAGE, 5);
+    for (int i = 0; i < 3; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
+TEST(limits_of_memory_hold_for_what_is_mapped_often) {
+    struct rlimit as;
+    CHECK(getrlimit(RLIMIT_AS, &as) == 0);
+    map_and_give_back(2 * PAGE, 1);
+    as.rlim_cur = 64 << 20;
+    CHECK(setrlimit(RLIMIT_AS, &as) == 0);
+    int count = 0;
+    while (mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED) count++;
+    CHECK_EQ(errno, ENOMEM);
+    CHECK(count > 16 && count < 64);
+    CHECK_ERR(mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), ENOMEM);
+}
