@@ -168,32 +168,11 @@ impl SeccompContext {
             let _ = core.listener.proceed(id);
             return After::Nothing;
         }
-        if request.number == libc::SYS_munmap.cast_unsigned() {
-            self.thread.suggest_again(request.arguments[0], request.arguments[1]);
-        }
+        self.thread.expect_again(&request);
         core.set_stand(state, Stand::Running);
         state.heat.resumed();
         core.keep_answer(&self.thread, Answer::Proceed(id));
         After::Nothing
-    }
-
-    /// Has the host execute the `mmap` that the thread is held in, which is what the kernel wants in its place.
-    fn let_map_there(&self, state: &mut State, id: u64) -> After {
-        self.thread.carried.finish(&self.thread.slot);
-        self.thread.pass_interrupt(state);
-        self.core.set_stand(state, Stand::Running);
-        state.heat.resumed();
-        self.core.keep_answer(&self.thread, Answer::Proceed(id));
-        After::Nothing
-    }
-
-    /// Suggests a place for the next mapping, should it be like this one.
-    fn expect_more(&self, state: &State, operation: &Substitute) {
-        if let Substitute::MapAnonymous { address, length, .. } = *operation
-            && matches!(state.stand, Stand::Syscall { request, .. } if request.number == libc::SYS_mmap.cast_unsigned())
-        {
-            self.thread.suggest_below(address, length);
-        }
     }
 
     /// The frame, if captured.
@@ -353,12 +332,12 @@ impl Context for SeccompContext {
             (Resume::Substitute { operation, result }, Stand::Syscall { id, .. }) => {
                 let id = *id;
                 let rings = self.rings(&state);
-                self.expect_more(&state, &operation);
+                self.thread.expect_more(&state, &operation);
                 let is_transfer = matches!(operation, Substitute::Read { .. } | Substitute::Write { .. });
                 let how = if is_transfer { STATE_TRANSFER } else { STATE_SUBSTITUTE };
                 match substitute_command(&operation, self.lent.take(), &self.core.layout) {
                     Ok(command) if rings && state.placed.is_some_and(|placed| placed.is(id, &command)) => {
-                        self.let_map_there(&mut state, id)
+                        self.core.let_map_there(&thread, &mut state, id)
                     }
                     Ok(command) if rings || !is_transfer && self.is_own(&state) => {
                         self.core.substitute(&thread, &mut state, command, result, rings.then_some(how))

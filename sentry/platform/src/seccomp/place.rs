@@ -8,11 +8,15 @@
 //! A suggestion comes back as the call's argument and is as hostile as that: it counts if it is what the kernel has chosen, and for nothing else.
 //! One that is not true any more costs what there was before. Key types: [`Placed`]. Neighbours: `dispatch`, `context`.
 
+use std::sync::Arc;
+
 use super::Core;
+use super::dispatch::After;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
-use super::slots::Slot;
-use super::thread::Thread;
+use super::outbox::Answer;
+use super::thread::{Stand, State, Thread};
 use crate::stub::{MAP_ANYWHERE, MAP_THERE, SLOT_PLACE, SLOT_PLACE_LENGTH};
+use crate::{Substitute, SyscallRequest};
 
 /// An `mmap` that the stub has made with a place of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +52,38 @@ impl Core {
         let command = [libc::SYS_mmap.cast_unsigned(), address, length, protection, flags];
         is_placed.then_some(Placed { id: call.id, command })
     }
+
+    /// Has the host execute the `mmap` that the thread is held in, which is what the kernel wants in its place.
+    pub fn let_map_there(&self, thread: &Arc<Thread>, state: &mut State, id: u64) -> After {
+        thread.carried.finish(&thread.slot);
+        thread.pass_interrupt(state);
+        self.set_stand(state, Stand::Running);
+        state.heat.resumed();
+        self.keep_answer(thread, Answer::Proceed(id));
+        After::Nothing
+    }
 }
 
 impl Thread {
-    /// The thread is about to map that much there: the next as much will probably lie below.
-    pub fn suggest_below(&self, address: u64, length: u64) {
-        suggest(&self.slot, address.saturating_sub(length), length);
+    /// If memory is to be mapped in the place of an `mmap`: the next as much will probably lie below.
+    pub fn expect_more(&self, state: &State, operation: &Substitute) {
+        let maps = |request: &SyscallRequest| request.number == libc::SYS_mmap.cast_unsigned();
+        if let Substitute::MapAnonymous { address, length, .. } = *operation
+            && matches!(&state.stand, Stand::Syscall { request, .. } if maps(request))
+        {
+            self.suggest(address.saturating_sub(length), length);
+        }
     }
 
-    /// The thread is about to give this back: the next as much will probably lie there.
-    pub fn suggest_again(&self, address: u64, length: u64) {
-        suggest(&self.slot, address, length);
+    /// If memory is to be given back: the next as much will probably lie there.
+    pub fn expect_again(&self, request: &SyscallRequest) {
+        if request.number == libc::SYS_munmap.cast_unsigned() {
+            self.suggest(request.arguments[0], request.arguments[1]);
+        }
     }
-}
 
-fn suggest(slot: &Slot, address: u64, length: u64) {
-    slot.set_word(SLOT_PLACE, address);
-    slot.set_word(SLOT_PLACE_LENGTH, length);
+    fn suggest(&self, address: u64, length: u64) {
+        self.slot.set_word(SLOT_PLACE, address);
+        self.slot.set_word(SLOT_PLACE_LENGTH, length);
+    }
 }
