@@ -8,6 +8,7 @@ use std::task::{Context as WakeContext, Poll, Wake, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::children::host_tid;
 use super::slots::memfd;
 use super::{Options, SeccompPlatform};
 use crate::*;
@@ -288,10 +289,6 @@ fn files_are_mapped_shared_and_private_and_leave_no_descriptor() {
 fn behind(context: &dyn Context) -> &super::context::SeccompContext {
     // SAFETY: every context in these tests was made by this platform, which makes no other kind.
     unsafe { &*std::ptr::from_ref(context).cast() }
-}
-
-fn host_tid(context: &dyn Context) -> i32 {
-    behind(context).thread.tid()
 }
 
 #[test]

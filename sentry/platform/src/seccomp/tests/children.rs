@@ -17,6 +17,10 @@ programs! {
 const VFORK: u64 = libc::SYS_vfork.cast_unsigned();
 
 /// A child in the place of the call that `context` is held in, which returns this if it is a thread's.
+pub fn host_tid(context: &dyn Context) -> i32 {
+    behind(context).thread.tid()
+}
+
 async fn spawn_here(
     context: &mut Box<dyn Context>,
     kind: SpawnKind,

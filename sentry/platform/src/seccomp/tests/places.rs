@@ -68,8 +68,9 @@ fn the_next_mapping_goes_below_at_once_and_what_is_given_back_is_mapped_again() 
         capture(&mut context).await;
         let registers = context.registers().expect("captured");
         (registers.rip, registers.rbx) = (CODE, platform.core.labels.enter);
-        (registers.rbp, registers.rdi, registers.rsi) = (libc::SYS_munmap as u64, 0x5000_0000, LENGTH);
-        assert_eq!(syscall(&mut context, Resume::Registers).await.number, libc::SYS_munmap as u64);
+        (registers.rbp, registers.rdi, registers.rsi) =
+            (libc::SYS_munmap.cast_unsigned(), 0x5000_0000, LENGTH);
+        assert_eq!(syscall(&mut context, Resume::Registers).await.number, libc::SYS_munmap.cast_unsigned());
         assert_eq!(syscall(&mut context, Resume::Native).await.arguments[0], 0);
         assert!(!is_mapped(&*context, 0x5000_0000));
         asking(platform, &mut context).await;
