@@ -253,7 +253,9 @@ fn who_makes_a_thread_can_be_interrupted_meanwhile() {
             // Either it is interrupted, behind its call, or its next call came first, and it is interrupted when that returns.
             match trap(&mut parent).await {
                 Trap::Interrupted => {
-                    assert_eq!(parent.registers().expect("captured").rax, 4711);
+                    // Behind its call, or already on its way to the next, for which it has moved the result.
+                    let registers = *parent.registers().expect("captured");
+                    assert!(registers.rax == 4711 || registers.rdi == 4711, "{registers:?}");
                     assert_eq!(syscall(&mut parent, Resume::Registers).await.arguments[0], 4711);
                 }
                 Trap::Syscall(report) => assert_eq!(report.arguments[0], 4711),
