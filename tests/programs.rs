@@ -40,7 +40,7 @@ fn prepare() -> Result<Setting, String> {
 }
 
 fn run(report: &Report, setting: &Setting) {
-    let platforms: &[Platform] = if setting.runtime.is_ours() { &Platform::ALL } else { &[] };
+    let platforms: &[Platform] = if setting.runtime.is_ours() { &Platform::ON_AND_OFF } else { &[] };
     for name in script_names(&setting.scripts) {
         let wanted = |runner: &str| report.wants(&format!("{runner}/{name}"));
         if !wanted("native") && !platforms.iter().any(|p| wanted(p.name())) {

@@ -18,6 +18,9 @@ pub enum Platform {
 impl Platform {
     pub const ALL: [Platform; 2] = [Platform::Seccomp, Platform::Ptrace];
 
+    /// With the accelerator of `seccomp` on and off.
+    pub const ON_AND_OFF: [Platform; 3] = [Platform::Seccomp, Platform::Plain, Platform::Ptrace];
+
     /// With each way in which `seccomp` can be set up.
     pub const EVERY: [Platform; 4] = [Platform::Seccomp, Platform::Eager, Platform::Plain, Platform::Ptrace];
 
