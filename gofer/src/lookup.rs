@@ -36,9 +36,24 @@ pub fn errno(error: rustix::io::Errno) -> Errno {
 /// The file with this name in a directory, itself if it is a symbolic link, and its attributes.
 pub fn look_up(server: &Server, dir: &Node, name: Name<'_>) -> Result<(Arc<Node>, Attr), Errno> {
     let permit = server.budget.take()?;
-    let descriptor = openat2(dir, name.as_bytes(), PATH_ONLY, Mode::empty(), BENEATH).map_err(errno)?;
+    let descriptor = open_name(dir, name)?;
     let attr = attributes(&descriptor)?;
     Ok((Arc::new(Node::new(descriptor, &attr, dir.tree, dir.flags, permit)), attr))
+}
+
+/// How often a name is looked up that is moved away meanwhile.
+const TRIES: usize = 16;
+
+/// A single name can lead out of its directory only because somebody moves what it stood for at this moment: then the host refuses
+/// (`EXDEV` or `EAGAIN`, `man 2 openat2`) what without [`BENEATH`] it would have found or not found.
+fn open_name(dir: &Node, name: Name<'_>) -> Result<OwnedFd, Errno> {
+    for _ in 0..TRIES {
+        match openat2(dir, name.as_bytes(), PATH_ONLY, Mode::empty(), BENEATH) {
+            Err(rustix::io::Errno::XDEV | rustix::io::Errno::AGAIN) => {}
+            result => return result.map_err(errno),
+        }
+    }
+    Err(errno::ENOENT)
 }
 
 /// A held file's attributes.
