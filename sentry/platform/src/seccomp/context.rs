@@ -109,11 +109,6 @@ impl SeccompContext {
         context
     }
 
-    /// Whether the thread is held in a call that the stub has made for it.
-    fn rings(&self, state: &State) -> bool {
-        self.core.rings(state)
-    }
-
     /// Whether the thread is held in a call that it has made itself, in the usual way.
     fn is_own(&self, state: &State) -> bool {
         let usual = |request: &SyscallRequest| {
@@ -288,7 +283,7 @@ impl Context for SeccompContext {
                 } else {
                     value
                 };
-                if self.rings(&state) {
+                if self.core.rings(&state) {
                     deep::return_even_the_mark(&thread, &request, value);
                 }
                 self.core.set_stand(&mut state, Stand::Running);
@@ -331,7 +326,7 @@ impl Context for SeccompContext {
             }
             (Resume::Substitute { operation, result }, Stand::Syscall { id, .. }) => {
                 let id = *id;
-                let rings = self.rings(&state);
+                let rings = self.core.rings(&state);
                 self.thread.expect_more(&state, &operation);
                 let is_transfer = matches!(operation, Substitute::Read { .. } | Substitute::Write { .. });
                 let how = if is_transfer { STATE_TRANSFER } else { STATE_SUBSTITUTE };
@@ -523,7 +518,7 @@ impl Context for SeccompContext {
     ) -> Poll<Option<Result<Box<dyn Context>, SpawnError>>> {
         if self.birth.is_none() {
             let is_process = spawn.kind != SpawnKind::Thread;
-            if !is_process || self.captured.is_some() || !self.rings(&self.thread.state.lock()) {
+            if !is_process || self.captured.is_some() || !self.core.rings(&self.thread.state.lock()) {
                 return Poll::Ready(None);
             }
             match self.core.start_spawn(&self.thread, spawn) {
@@ -594,7 +589,7 @@ impl Context for SeccompContext {
 
     fn may_substitute(&self) -> bool {
         let state = self.thread.state.lock();
-        self.rings(&state) || self.is_own(&state)
+        self.core.rings(&state) || self.is_own(&state)
     }
 
     fn may_read_instead(&self) -> bool {

@@ -13,6 +13,7 @@ use abi::errno;
 use super::Core;
 use super::frame::Frame;
 use super::notification::{AUDIT_ARCH_X86_64, Notification};
+use super::place::Placed;
 use super::seed::{INTERRUPT_SIGNAL, write_commands};
 use super::settle::Settled;
 use super::thread::{Batch, Begin, Birth, Made, Outcome, Process, Purpose, Stand, State, Thread, call_error};
@@ -170,8 +171,8 @@ impl Core {
             return self.sent(thread, state, self.listener.answer(call.id, errno::EINTR.to_return_value()));
         }
         let placed = self.is_placed(&call);
-        let call = placed.map_or(call, |placed| placed.as_it_came(call, self.labels.ring_ip));
-        let rings = call.ip == self.labels.ring_ip;
+        let call = if placed.is_some() { Placed::as_it_came(call) } else { call };
+        let rings = call.ip == self.labels.ring_ip || placed.is_some();
         if rings {
             self.spinner.rang(thread, state);
         }

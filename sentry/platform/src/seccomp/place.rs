@@ -28,11 +28,11 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// The call as the application has made it, and as if it had rung.
-    pub fn as_it_came(self, call: Notification, ring_ip: u64) -> Notification {
+    /// The call as the application has made it.
+    pub fn as_it_came(call: Notification) -> Notification {
         let [_, length, protection, _, descriptor, offset] = call.arguments;
         let anywhere = u64::from(MAP_ANYWHERE.cast_unsigned());
-        Notification { ip: ring_ip, arguments: [0, length, protection, anywhere, descriptor, offset], ..call }
+        Notification { arguments: [0, length, protection, anywhere, descriptor, offset], ..call }
     }
 
     /// Whether the call that is held by this notification is this command. (Private memory has neither descriptor nor offset.)

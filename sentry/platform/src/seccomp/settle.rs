@@ -104,9 +104,6 @@ impl Core {
         if let Some(request) = request {
             restore(registers, &request.arguments);
             registers.rax = request.number;
-        } else if registers.rip == self.labels.place_ip {
-            // The stub has changed some (`place.rs`).
-            restore(registers, &slot_arguments(thread));
         }
         if inside {
             self.stand_behind(thread, registers);

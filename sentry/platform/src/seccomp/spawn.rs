@@ -158,6 +158,7 @@ impl Core {
     /// The call of a held thread whose registers, should it be captured now, are not those of its call, because
     /// it makes another one in its place.
     pub fn displaced(&self, request: &SyscallRequest) -> Option<SyscallRequest> {
-        [self.labels.spawned_ip, self.labels.direct_ip].contains(&request.ip).then_some(*request)
+        let labels = &self.labels;
+        [labels.spawned_ip, labels.direct_ip, labels.place_ip].contains(&request.ip).then_some(*request)
     }
 }

@@ -79,7 +79,8 @@ impl Core {
     /// Whether a thread is held in a call that the stub has made for it.
     pub fn rings(&self, state: &State) -> bool {
         let labels = &self.labels;
-        matches!(state.stand, Stand::Syscall { request, .. } if [labels.ring_ip, labels.plain_ip, labels.direct_ip].contains(&request.ip))
+        let calls = [labels.ring_ip, labels.plain_ip, labels.direct_ip, labels.place_ip];
+        matches!(state.stand, Stand::Syscall { request, .. } if calls.contains(&request.ip))
     }
 
     /// Makes a child that the host does not know yet, of a thread that rang. `None`: not possible now.

@@ -1,4 +1,31 @@
 
+    # The call's arguments from their registers into the slot, and back; the first command's number and arguments.
+    .macro runsc_save_arguments
+    mov qword ptr gs:[{arguments}], rdi
+    mov qword ptr gs:[{arguments} + 8], rsi
+    mov qword ptr gs:[{arguments} + 16], rdx
+    mov qword ptr gs:[{arguments} + 24], r10
+    mov qword ptr gs:[{arguments} + 32], r8
+    mov qword ptr gs:[{arguments} + 40], r9
+    .endm
+    .macro runsc_load_arguments
+    mov rdi, qword ptr gs:[{arguments}]
+    mov rsi, qword ptr gs:[{arguments} + 8]
+    mov rdx, qword ptr gs:[{arguments} + 16]
+    mov r10, qword ptr gs:[{arguments} + 24]
+    mov r8, qword ptr gs:[{arguments} + 32]
+    mov r9, qword ptr gs:[{arguments} + 40]
+    .endm
+    .macro runsc_load_command
+    mov rax, qword ptr gs:[{commands}]
+    mov rdi, qword ptr gs:[{commands} + 8]
+    mov rsi, qword ptr gs:[{commands} + 16]
+    mov rdx, qword ptr gs:[{commands} + 24]
+    mov r10, qword ptr gs:[{commands} + 32]
+    mov r8, qword ptr gs:[{commands} + 40]
+    mov r9, qword ptr gs:[{commands} + 48]
+    .endm
+
     # Entered from a patched call site, by way of its trampoline, in place of `syscall`: rax = call, arguments in
     # their registers, rcx = where to go on, r11 = free. Like `syscall` it changes nothing but rax, rcx, r11 and
     # arithmetic flags, and never touches the stack. gs = this thread's slot.
@@ -43,12 +70,7 @@ runsc_stub_plain_end:
     jz 70b
     mov qword ptr gs:[{return_to}], rcx
     mov dword ptr gs:[{number}], eax
-    mov qword ptr gs:[{arguments}], rdi
-    mov qword ptr gs:[{arguments} + 8], rsi
-    mov qword ptr gs:[{arguments} + 16], rdx
-    mov qword ptr gs:[{arguments} + 24], r10
-    mov qword ptr gs:[{arguments} + 32], r8
-    mov qword ptr gs:[{arguments} + 40], r9
+    runsc_save_arguments
 runsc_stub_saved:
     xor eax, eax
     mov qword ptr gs:[{in_length}], rax # and the capacity beside it
@@ -209,12 +231,7 @@ runsc_stub_answered:
     jmp 86f
 85: # Ring, with everything as it came.
 runsc_stub_ring:
-    mov rdi, qword ptr gs:[{arguments}]
-    mov rsi, qword ptr gs:[{arguments} + 8]
-    mov rdx, qword ptr gs:[{arguments} + 16]
-    mov r10, qword ptr gs:[{arguments} + 24]
-    mov r8, qword ptr gs:[{arguments} + 32]
-    mov r9, qword ptr gs:[{arguments} + 40]
+    runsc_load_arguments
     mov eax, dword ptr gs:[{number}]
     syscall
 runsc_stub_ring_ip:
@@ -236,23 +253,12 @@ runsc_stub_copy_out:
     rep movsb
 runsc_stub_copied_out:
 87: # Also: the arguments stand in the slot, and nothing else is to be done.
-    mov rdi, qword ptr gs:[{arguments}]
-    mov rsi, qword ptr gs:[{arguments} + 8]
-    mov rdx, qword ptr gs:[{arguments} + 16]
-    mov r10, qword ptr gs:[{arguments} + 24]
-    mov r8, qword ptr gs:[{arguments} + 32]
-    mov r9, qword ptr gs:[{arguments} + 40]
+    runsc_load_arguments
     mov rcx, qword ptr gs:[{return_to}]
     jmp rcx
 90: # Another call is made in this one's place, and if it succeeds a result is returned that the sentry has left.
     jne 88f
-    mov rax, qword ptr gs:[{commands}]
-    mov rdi, qword ptr gs:[{commands} + 8]
-    mov rsi, qword ptr gs:[{commands} + 16]
-    mov rdx, qword ptr gs:[{commands} + 24]
-    mov r10, qword ptr gs:[{commands} + 32]
-    mov r8, qword ptr gs:[{commands} + 40]
-    mov r9, qword ptr gs:[{commands} + 48]
+    runsc_load_command
     syscall
 runsc_stub_substitute_ip:
     cmp rax, -4095
@@ -264,23 +270,12 @@ runsc_stub_substituted:
     cmp dword ptr gs:[{state}], {spawn_here}
     je 95f
     # A read is made in this one's place. If it does not give what the sentry has foreseen, the call is made after all, and its place says so.
-    mov rax, qword ptr gs:[{commands}]
-    mov rdi, qword ptr gs:[{commands} + 8]
-    mov rsi, qword ptr gs:[{commands} + 16]
-    mov rdx, qword ptr gs:[{commands} + 24]
-    mov r10, qword ptr gs:[{commands} + 32]
-    mov r8, qword ptr gs:[{commands} + 40]
-    mov r9, qword ptr gs:[{commands} + 48]
+    runsc_load_command
     syscall
 runsc_stub_transfer_ip:
     cmp rax, qword ptr gs:[{result}]
     je 87b
-    mov rdi, qword ptr gs:[{arguments}]
-    mov rsi, qword ptr gs:[{arguments} + 8]
-    mov rdx, qword ptr gs:[{arguments} + 16]
-    mov r10, qword ptr gs:[{arguments} + 24]
-    mov r8, qword ptr gs:[{arguments} + 32]
-    mov r9, qword ptr gs:[{arguments} + 40]
+    runsc_load_arguments
     mov eax, dword ptr gs:[{number}]
     syscall
 runsc_stub_again_ip:
@@ -314,13 +309,7 @@ runsc_stub_woken:
     jmp rcx
 95: # A thread or process is made. Who has made a process says what came of it, and the answer is what its call returns. Who has made a
     # thread (CLONE_THREAD) says so only if it failed: the result stands in the slot.
-    mov rax, qword ptr gs:[{commands}]
-    mov rdi, qword ptr gs:[{commands} + 8]
-    mov rsi, qword ptr gs:[{commands} + 16]
-    mov rdx, qword ptr gs:[{commands} + 24]
-    mov r10, qword ptr gs:[{commands} + 32]
-    mov r8, qword ptr gs:[{commands} + 40]
-    mov r9, qword ptr gs:[{commands} + 48]
+    runsc_load_command
     syscall
 runsc_stub_spawn_ip:
     test rax, rax
@@ -459,12 +448,7 @@ runsc_stub_direct:
     je 54b
     mov qword ptr gs:[{return_to}], rcx
     mov dword ptr gs:[{number}], eax
-    mov qword ptr gs:[{arguments}], rdi
-    mov qword ptr gs:[{arguments} + 8], rsi
-    mov qword ptr gs:[{arguments} + 16], rdx
-    mov qword ptr gs:[{arguments} + 24], r10
-    mov qword ptr gs:[{arguments} + 32], r8
-    mov qword ptr gs:[{arguments} + 40], r9
+    runsc_save_arguments
 runsc_stub_direct_saved:
     xor r11d, r11d
     mov qword ptr gs:[{in_length}], r11 # and the capacity beside it
@@ -507,3 +491,6 @@ runsc_stub_calls:
     .space {calls} * 8
 runsc_stub_end:
     .popsection
+    .purgem runsc_save_arguments
+    .purgem runsc_load_arguments
+    .purgem runsc_load_command
