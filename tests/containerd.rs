@@ -7,8 +7,8 @@ use harness::bundle::{IMAGE, image_tarball};
 use harness::command::{self, Finished, eventually};
 use harness::daemon::{self, Daemon};
 use harness::report::Report;
-use harness::sandbox::Runtime;
-use std::path::Path;
+use harness::sandbox::{Runtime, on_each_platform};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,22 +17,23 @@ type Outcome = Result<(), String>;
 
 struct Containerd {
     daemon: Daemon,
-    runtime: Runtime,
+    program: PathBuf,
+    /// Whose directory the program lies in.
+    _runtime: Runtime,
 }
 
 fn main() {
     let report = Report::from_arguments();
-    match start() {
-        Ok(containerd) => {
-            cases(&report, &containerd);
-            let Containerd { daemon, .. } = containerd;
-            report.case("nothing_is_left", || {
-                let left = eventually("shims and containers are gone", LIMIT, || shims(&daemon).is_empty());
-                left.map_err(|why| format!("{why}: {:?}", shims(&daemon)))
-            });
-        }
-        Err(why) => report.add("containerd/setup", Err(why), ""),
-    }
+    on_each_platform(&report, env!("CARGO_BIN_EXE_runsc"), |runtime| {
+        let containerd = start(runtime)?;
+        cases(&report, &containerd);
+        report.case("nothing_is_left", || {
+            let left =
+                eventually("shims and containers are gone", LIMIT, || shims(&containerd.daemon).is_empty());
+            left.map_err(|why| format!("{why}: {:?}", shims(&containerd.daemon)))
+        });
+        Ok(())
+    });
     report.finish();
 }
 
@@ -41,8 +42,8 @@ fn shims(daemon: &Daemon) -> Vec<String> {
     daemon.offspring().into_iter().filter(ours).map(|p| p.command_line).collect()
 }
 
-fn start() -> Result<Containerd, String> {
-    let runtime = Runtime::new(env!("CARGO_BIN_EXE_runsc"))?;
+fn start(runtime: Runtime) -> Result<Containerd, String> {
+    let program = runtime.program()?;
     let directory = daemon::private_directory("ctd")?;
     let path = directory.path();
     let config = format!(
@@ -59,7 +60,7 @@ fn start() -> Result<Containerd, String> {
     })?;
     let import = ["images", "import", "--snapshotter", "native", &tarball.to_string_lossy()];
     command::run(&mut ctr(daemon.path(), &import), LIMIT).ok("import")?;
-    Ok(Containerd { daemon, runtime })
+    Ok(Containerd { daemon, program, _runtime: runtime })
 }
 
 fn ctr(directory: &Path, arguments: &[&str]) -> Command {
@@ -79,7 +80,7 @@ impl Containerd {
             self.daemon.path(),
             &["run", "--snapshotter", "native", "--runtime", "io.containerd.runc.v2"],
         );
-        command.arg("--runc-binary").arg(self.runtime.binary());
+        command.arg("--runc-binary").arg(&self.program);
         command.arg("--runc-root").arg(self.daemon.path().join("runtime-root"));
         command.args(flags).arg(IMAGE).arg(id).args(arguments);
         command

@@ -7,7 +7,7 @@ use harness::bundle::{IMAGE, image_tarball};
 use harness::command::{self, Finished};
 use harness::daemon::{self, Daemon};
 use harness::report::Report;
-use harness::sandbox::Runtime;
+use harness::sandbox::{Runtime, on_each_platform};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -22,15 +22,14 @@ struct Docker {
 
 fn main() {
     let report = Report::from_arguments();
-    match start() {
-        Ok(docker) => cases(&report, &docker),
-        Err(why) => report.add("docker/setup", Err(why), ""),
-    }
+    on_each_platform(&report, env!("CARGO_BIN_EXE_runsc"), |runtime| {
+        cases(&report, &start(runtime)?);
+        Ok(())
+    });
     report.finish();
 }
 
-fn start() -> Result<Docker, String> {
-    let runtime = Runtime::new(env!("CARGO_BIN_EXE_runsc"))?;
+fn start(runtime: Runtime) -> Result<Docker, String> {
     let directory = daemon::private_directory("dkr")?;
     let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
     let tarball = image_tarball(directory.path())?;
@@ -41,7 +40,7 @@ fn start() -> Result<Docker, String> {
     dockerd.arg(format!("--data-root={}", at("data"))).arg(format!("--exec-root={}", at("exec")));
     dockerd
         .arg(format!("--pidfile={}", at("pid")))
-        .arg(format!("--add-runtime=tested={}", runtime.binary().display()));
+        .arg(format!("--add-runtime=tested={}", runtime.program()?.display()));
     dockerd.args([
         "--bridge=none",
         "--iptables=false",

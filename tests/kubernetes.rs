@@ -6,7 +6,7 @@ use harness::command::{self, Finished, eventually};
 use harness::daemon::{self, Daemon};
 use harness::host::cgroups_named;
 use harness::report::Report;
-use harness::sandbox::Runtime;
+use harness::sandbox::{Runtime, on_each_platform};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -26,21 +26,20 @@ type Outcome = Result<(), String>;
 
 fn main() {
     let report = Report::from_arguments();
-    match start() {
-        Ok(daemon) => {
-            cases(&report, &daemon);
-            report.case("nothing_is_left", || {
-                let left = eventually("shims and sandboxes are gone", LIMIT, || shims(&daemon).is_empty());
-                left.map_err(|why| format!("{why}: {:?}", shims(&daemon)))?;
-                // The kubelet's to make and to remove; what cannot be removed has something in it.
-                for parent in cgroups_named(&cgroup_parent()) {
-                    std::fs::remove_dir(&parent).map_err(|e| format!("{}: {e}", parent.display()))?;
-                }
-                Ok(())
-            });
-        }
-        Err(why) => report.add("kubernetes/setup", Err(why), ""),
-    }
+    on_each_platform(&report, env!("CARGO_BIN_EXE_runsc"), |runtime| {
+        let daemon = start(&runtime)?;
+        cases(&report, &daemon);
+        report.case("nothing_is_left", || {
+            let left = eventually("shims and sandboxes are gone", LIMIT, || shims(&daemon).is_empty());
+            left.map_err(|why| format!("{why}: {:?}", shims(&daemon)))?;
+            // The kubelet's to make and to remove; what cannot be removed has something in it.
+            for parent in cgroups_named(&cgroup_parent()) {
+                std::fs::remove_dir(&parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+            }
+            Ok(())
+        });
+        Ok(())
+    });
     report.finish();
 }
 
@@ -55,8 +54,7 @@ fn shims(daemon: &Daemon) -> Vec<String> {
 }
 
 /// containerd with the interface on, in a network namespace of its own, so that the pods' addresses are nobody else's.
-fn start() -> Result<Daemon, String> {
-    let runtime = Runtime::new(env!("CARGO_BIN_EXE_runsc"))?;
+fn start(runtime: &Runtime) -> Result<Daemon, String> {
     let directory = daemon::private_directory("k8s")?;
     let path = directory.path();
     let text = path.display();
@@ -85,7 +83,7 @@ fn start() -> Result<Daemon, String> {
         bin_dir = "/usr/lib/cni"
         conf_dir = "{text}/cni"
         "#,
-        runtime.binary().display()
+        runtime.program()?.display()
     );
     let ipam = json!({ "type": "host-local", "subnet": "10.99.0.0/24", "dataDir": path.join("addresses") });
     let network =

@@ -8,7 +8,7 @@ use harness::command::{self, eventually};
 use harness::container::{Container, new_id};
 use harness::host;
 use harness::report::Report;
-use harness::sandbox::Runtime;
+use harness::sandbox::{Runtime, on_each_platform};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -20,19 +20,17 @@ type Outcome = Result<(), String>;
 
 fn main() {
     let report = Report::from_arguments();
-    match Runtime::new(env!("CARGO_BIN_EXE_runsc")) {
-        Ok(runtime) => {
-            state_cases(&report, &runtime);
-            exec_cases(&report, &runtime);
-            process_cases(&report, &runtime);
-            cgroup_cases(&report, &runtime);
-            concurrency_cases(&report, &runtime);
-            crash_cases(&report, &runtime);
-            small_command_cases(&report, &runtime);
-            report.case("nothing_is_left_at_the_end", || nothing_left(&runtime, ""));
-        }
-        Err(why) => report.add("lifecycle/setup", Err(why), ""),
-    }
+    on_each_platform(&report, env!("CARGO_BIN_EXE_runsc"), |runtime| {
+        state_cases(&report, &runtime);
+        exec_cases(&report, &runtime);
+        process_cases(&report, &runtime);
+        cgroup_cases(&report, &runtime);
+        concurrency_cases(&report, &runtime);
+        crash_cases(&report, &runtime);
+        small_command_cases(&report, &runtime);
+        report.case("nothing_is_left_at_the_end", || nothing_left(&runtime, ""));
+        Ok(())
+    });
     report.finish();
 }
 
@@ -203,8 +201,7 @@ fn exec_cases(report: &Report, runtime: &Runtime) {
         let mut sh = Command::new("sh");
         sh.args(["-c", "exec \"$@\" >/dev/null 2>&1", "sh"])
             .arg(runtime.binary())
-            .arg("--root")
-            .arg(runtime.state_dir());
+            .args(runtime.global_arguments());
         sh.args(["exec", "--detach", "--pid-file"]).arg(&file).args([&c.id, "sleep", "1000"]);
         command::run(&mut sh, LIMIT).ok("exec --detach")?;
         let pid = std::fs::read_to_string(&file).map_err(|e| format!("pid file: {e}"))?;
@@ -276,8 +273,7 @@ fn process_cases(report: &Report, runtime: &Runtime) {
         std::fs::write(&file, "through descriptor 3").map_err(|e| e.to_string())?;
         let mut sh = Command::new("sh");
         sh.args(["-c", "f=$1; shift; exec \"$@\" 3<\"$f\"", "sh"]).arg(&file).arg(runtime.binary());
-        sh.arg("--root")
-            .arg(runtime.state_dir())
+        sh.args(runtime.global_arguments())
             .args(["run", "--preserve-fds", "1", "--bundle"])
             .arg(c.bundle.path())
             .arg(&c.id);
@@ -291,7 +287,7 @@ fn process_cases(report: &Report, runtime: &Runtime) {
         let exec = |options: &[&str], script: &str| {
             let mut sh = Command::new("sh");
             sh.args(["-c", "f=$1; g=$2; shift 2; exec \"$@\" 3<\"$f\" 4<\"$g\"", "sh"]);
-            sh.arg(&first).arg(&second).arg(runtime.binary()).arg("--root").arg(runtime.state_dir());
+            sh.arg(&first).arg(&second).arg(runtime.binary()).args(runtime.global_arguments());
             sh.arg("exec").args(options).arg(&c.id).args(["sh", "-c", script]);
             command::run(&mut sh, LIMIT)
         };
@@ -307,7 +303,7 @@ fn process_cases(report: &Report, runtime: &Runtime) {
         let c = Container::new(runtime, Bundle::script("trap 'echo caught; exit 8' TERM; echo ready; while :; do sleep 0.05; done")?)?;
         let mut sh = Command::new("bash");
         let script = r#""$@" > out & pid=$!; for i in $(seq 200); do grep -q ready out && break; sleep 0.05; done; kill -TERM $pid; wait $pid; echo "status $?"; cat out"#;
-        sh.current_dir(c.bundle.path()).args(["-c", script, "bash"]).arg(runtime.binary()).arg("--root").arg(runtime.state_dir());
+        sh.current_dir(c.bundle.path()).args(["-c", script, "bash"]).arg(runtime.binary()).args(runtime.global_arguments());
         sh.args(["run", "--bundle"]).arg(c.bundle.path()).arg(&c.id);
         equal("output", command::run(&mut sh, LIMIT).ok("run")?.as_str(), "status 8\nready\ncaught\n")?;
         nothing_left(runtime, &c.id)
@@ -423,7 +419,7 @@ fn version_2(runtime: &Runtime) -> Outcome {
         test ! -d /sys/fs/cgroup/$3 && echo gone";
     let mut shell = Command::new("unshare");
     shell.args(["--mount", "--propagation=private", "sh", "-c", script, "sh"]);
-    shell.arg(runtime.binary()).arg(runtime.state_dir()).arg(&c.id).arg(c.bundle.path());
+    shell.arg(runtime.program()?).arg(runtime.state_dir()).arg(&c.id).arg(c.bundle.path());
     equal("output", command::run(&mut shell, LIMIT).ok("version 2")?.as_str(), "6291456\ngone\n")
 }
 
@@ -481,7 +477,7 @@ fn crash_cases(report: &Report, runtime: &Runtime) {
             let c = Container::new(runtime, Bundle::script(FOREVER)?)?;
             let mut sh = Command::new("bash");
             let script = format!("\"$@\" >/dev/null 2>&1 & pid=$!; sleep 0.{delay_ms:03}; kill -KILL $pid 2>/dev/null; wait $pid 2>/dev/null; true");
-            sh.args(["-c", &script, "bash"]).arg(runtime.binary()).arg("--root").arg(runtime.state_dir());
+            sh.args(["-c", &script, "bash"]).arg(runtime.binary()).args(runtime.global_arguments());
             sh.args(["run", "--detach", "--bundle"]).arg(c.bundle.path()).arg(&c.id);
             command::run(&mut sh, LIMIT).ok("bash")?;
             let what = format!("killed after {delay_ms} ms");

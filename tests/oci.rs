@@ -7,7 +7,7 @@ use harness::bundle::Bundle;
 use harness::command::{self, Finished};
 use harness::container::Container;
 use harness::report::Report;
-use harness::sandbox::Runtime;
+use harness::sandbox::{Runtime, on_each_platform};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,16 +17,14 @@ type Outcome = Result<(), String>;
 
 fn main() {
     let report = Report::from_arguments();
-    match Runtime::new(env!("CARGO_BIN_EXE_runsc")) {
-        Ok(runtime) => {
-            process_cases(&report, &runtime);
-            root_and_mount_cases(&report, &runtime);
-            linux_cases(&report, &runtime);
-            hook_cases(&report, &runtime);
-            bad_input_cases(&report, &runtime);
-        }
-        Err(why) => report.add("oci/setup", Err(why), ""),
-    }
+    on_each_platform(&report, env!("CARGO_BIN_EXE_runsc"), |runtime| {
+        process_cases(&report, &runtime);
+        root_and_mount_cases(&report, &runtime);
+        linux_cases(&report, &runtime);
+        hook_cases(&report, &runtime);
+        bad_input_cases(&report, &runtime);
+        Ok(())
+    });
     report.finish();
 }
 

@@ -6,7 +6,8 @@ use harness::bundle::{IMAGE, image_tarball};
 use harness::command::{self, Finished};
 use harness::daemon::{private_directory, unmount_below};
 use harness::report::Report;
-use harness::sandbox::Runtime;
+use harness::sandbox::{Runtime, on_each_platform};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,20 +17,20 @@ type Outcome = Result<(), String>;
 struct Podman {
     directory: tempfile::TempDir,
     runtime: Runtime,
+    program: PathBuf,
 }
 
 fn main() {
     let report = Report::from_arguments();
-    match start() {
-        Ok(podman) => cases(&report, &podman),
-        Err(why) => report.add("podman/setup", Err(why), ""),
-    }
+    on_each_platform(&report, env!("CARGO_BIN_EXE_runsc"), |runtime| {
+        cases(&report, &start(runtime)?);
+        Ok(())
+    });
     report.finish();
 }
 
-fn start() -> Result<Podman, String> {
-    let podman =
-        Podman { runtime: Runtime::new(env!("CARGO_BIN_EXE_runsc"))?, directory: private_directory("pod")? };
+fn start(runtime: Runtime) -> Result<Podman, String> {
+    let podman = Podman { program: runtime.program()?, runtime, directory: private_directory("pod")? };
     // Our own configuration, so that the machine's (or a user's) has no say. Podman would ask for
     // more descriptors than a limited root may have.
     let path = podman.directory.path();
@@ -60,7 +61,7 @@ impl Podman {
             .env("TMPDIR", self.directory.path());
         podman
             .arg("--runtime")
-            .arg(self.runtime.binary())
+            .arg(&self.program)
             .arg("--root")
             .arg(at("root"))
             .arg("--runroot")

@@ -94,18 +94,18 @@ if step "build" 1200 cargo build --workspace --all-targets -q; then
     step "security" 240 cargo test -p runsc -q --test security --test sentry_filter
     step "host sockets" 120 cargo test -p runsc -q --test host_sockets
     step "opened ahead" 120 cargo test -p runsc -q --test opened_ahead
-    step "oci" 180 cargo test -p runsc -q --test oci
-    step "lifecycle" 240 cargo test -p runsc -q --test lifecycle
+    step "oci" 360 cargo test -p runsc -q --test oci
+    step "lifecycle" 480 cargo test -p runsc -q --test lifecycle
     if [ "$mode" != quick ]; then
         if step "debian tree" 900 tests/debian_root.sh; then
             step "real programs" 600 cargo test -p runsc -q --test programs
         fi
         step "release" 900 tests/release.sh
         step "systemd" 180 cargo test -p runsc -q --test systemd
-        step "containerd" 180 cargo test -p runsc -q --test containerd
-        step "kubernetes" 180 cargo test -p runsc -q --test kubernetes
-        step "podman" 180 cargo test -p runsc -q --test podman
-        step "docker" 240 cargo test -p runsc -q --test docker
+        step "containerd" 300 cargo test -p runsc -q --test containerd
+        step "kubernetes" 360 cargo test -p runsc -q --test kubernetes
+        step "podman" 300 cargo test -p runsc -q --test podman
+        step "docker" 420 cargo test -p runsc -q --test docker
     fi
 fi
 

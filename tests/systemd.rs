@@ -7,7 +7,7 @@ use harness::command;
 use harness::daemon::{Daemon, private_directory};
 use harness::host;
 use harness::report::Report;
-use harness::sandbox::Runtime;
+use harness::sandbox::{Runtime, on_each_platform};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -50,22 +50,18 @@ struct Systemd {
 
 fn main() {
     let report = Report::from_arguments();
-    let runtime = match Runtime::new(env!("CARGO_BIN_EXE_runsc")) {
-        Ok(runtime) => runtime,
-        Err(why) => {
-            report.add("systemd/setup", Err(why), "");
-            report.finish();
+    on_each_platform(&report, env!("CARGO_BIN_EXE_runsc"), |runtime| {
+        for version in ["1", "2"] {
+            let unified = version == "2" || Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+            if unified && version == "1" {
+                continue;
+            }
+            report.case(&format!("life_with_cgroups_of_version_{version}"), || {
+                life(&Systemd::start(version)?, &runtime, unified)
+            });
         }
-    };
-    for version in ["1", "2"] {
-        let unified = version == "2" || Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        if unified && version == "1" {
-            continue;
-        }
-        report.case(&format!("systemd/life_with_cgroups_of_version_{version}"), || {
-            life(&Systemd::start(version)?, &runtime, unified)
-        });
-    }
+        Ok(())
+    });
     report.finish();
 }
 
@@ -85,7 +81,7 @@ fn life(systemd: &Systemd, runtime: &Runtime, unified: bool) -> Outcome {
     let long = bundle("while :; do sleep 1000; done", &id)?;
     let short = bundle("echo ended", &format!("{id}-short"))?;
     let mut life = systemd.enter();
-    life.args(["sh", "-c", LIFE, "sh"]).arg(runtime.binary()).arg(runtime.state_dir());
+    life.args(["sh", "-c", LIFE, "sh"]).arg(runtime.program()?).arg(runtime.state_dir());
     life.arg(&id).arg(long.path()).arg(short.path());
     let finished = command::run(&mut life, LIMIT);
     // The runtime's own threads are added to the limit of tasks by ours.

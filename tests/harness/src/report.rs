@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Report {
     filters: Vec<String>,
     list_only: bool,
     started: Instant,
+    /// What the names of cases begin with, and a slash, if it is not empty.
+    prefix: Mutex<String>,
     results: Mutex<Results>,
 }
 
@@ -30,8 +32,25 @@ impl Report {
             list_only: arguments.iter().any(|a| a == "--list"),
             filters: arguments.into_iter().filter(|a| !a.starts_with('-')).collect(),
             started: Instant::now(),
+            prefix: Mutex::default(),
             results: Mutex::default(),
         }
+    }
+
+    /// Runs what reports cases; their names begin with the prefix and a slash.
+    pub fn within(&self, prefix: &str, cases: impl FnOnce()) {
+        *self.prefix() = prefix.to_owned();
+        cases();
+        self.prefix().clear();
+    }
+
+    fn prefix(&self) -> MutexGuard<'_, String> {
+        self.prefix.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        let prefix = self.prefix();
+        if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
     }
 
     /// Whether the filters choose this case.
@@ -47,11 +66,12 @@ impl Report {
 
     /// Runs one case, unless the filters leave it out.
     pub fn case(&self, name: &str, body: impl FnOnce() -> Result<(), String>) {
-        if !self.wants(name) {
+        let full = self.full_name(name);
+        if !self.wants(&full) {
             return;
         }
         if self.list_only {
-            println!("{name}: test");
+            println!("{full}: test");
             return;
         }
         let start = Instant::now();
@@ -62,6 +82,7 @@ impl Report {
 
     /// Records a result that was found by other means.
     pub fn add(&self, name: &str, result: Result<(), String>, remark: &str) {
+        let name = self.full_name(name);
         let mut results = self.results.lock().unwrap_or_else(|e| e.into_inner());
         match result {
             Ok(()) => {
@@ -70,7 +91,7 @@ impl Report {
             }
             Err(why) => {
                 println!("test {name} ... FAILED{remark}");
-                results.failures.push((name.into(), why));
+                results.failures.push((name, why));
             }
         }
     }

@@ -1,6 +1,9 @@
 //! How tests start `runsc`: which binary, which platform, a private state directory.
 
+use crate::report::Report;
 use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,6 +85,22 @@ impl Runtime {
         &self.binary
     }
 
+    /// What an engine is told to run, which knows no options of its runtime: the binary, or a script that runs it on this platform.
+    /// It goes when the runtime does.
+    pub fn program(&self) -> Result<PathBuf, String> {
+        let Some(platform) = self.platform else { return Ok(self.binary.clone()) };
+        let path = self.state.path().join(format!("runsc-{}", platform.name()));
+        let script = format!(
+            "#!/bin/sh\nexec '{}' --platform '{}' \"$@\"\n",
+            self.binary.display(),
+            platform.option()
+        );
+        let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+        std::fs::write(&path, script).map_err(failed)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(failed)?;
+        Ok(path)
+    }
+
     /// False when crun or runc stands in, which have no platforms and no `do`.
     pub fn is_ours(&self) -> bool {
         self.is_ours
@@ -117,5 +136,22 @@ impl Runtime {
         }
         command.args(arguments);
         command
+    }
+}
+
+/// Runs cases with the accelerator on, off, and on `ptrace`; their names begin with the platform's. A stand-in has no platforms,
+/// and runs them once.
+pub fn on_each_platform(report: &Report, built: &str, cases: impl Fn(Runtime) -> Result<(), String>) {
+    for platform in Platform::ON_AND_OFF {
+        let runtime = Runtime::new(built).map(|runtime| runtime.with_platform(platform));
+        let is_ours = runtime.as_ref().is_ok_and(Runtime::is_ours);
+        report.within(if is_ours { platform.name() } else { "stand-in" }, || {
+            if let Err(why) = runtime.and_then(&cases) {
+                report.add("setup", Err(why), "");
+            }
+        });
+        if !is_ours {
+            break;
+        }
     }
 }
