@@ -372,6 +372,26 @@ fn cgroup_cases(report: &Report, runtime: &Runtime) {
     if !runtime.is_ours() {
         return;
     }
+    report.case("all_threads_of_a_sandbox_are_in_its_cgroups", || {
+        let set = resources(json!({"memory": {"limit": 64 << 20}}));
+        let c = Container::started(runtime, set(Bundle::script(FOREVER)?))?;
+        are_inside(&c.id, &[c.pid()?, c.gofer_pid()?])
+    });
+    report.case("a_hook_finds_the_process_it_is_told_of_in_its_cgroup", || {
+        let script = "pid=$(sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p'); cat /proc/$pid/cgroup >$0";
+        let bundle = Bundle::script(FOREVER)?;
+        let found = bundle.path().join("found");
+        let hook =
+            json!({"path": "/bin/sh", "args": ["sh", "-c", script, found], "env": ["PATH=/bin:/usr/bin"]});
+        let bundle = bundle.set("/hooks", json!({"createRuntime": [hook]}));
+        let c = Container::started(runtime, resources(json!({"memory": {"limit": 64 << 20}}))(bundle))?;
+        let cgroups = std::fs::read_to_string(&found).map_err(|e| e.to_string())?;
+        let inside = cgroups.lines().any(|line| line.contains("memory") && line.contains(&c.id));
+        if !inside && !cgroups.lines().any(|line| line.starts_with("0::") && line.contains(&c.id)) {
+            return Err(cgroups);
+        }
+        are_inside(&c.id, &[c.pid()?, c.gofer_pid()?])
+    });
     report.case("what_no_cgroup_can_be_made_of_is_refused_and_leaves_nothing", || {
         let wrong = [
             ("/linux/cgroupsPath", json!("/../runsc-test-outside"), "no cgroup path"),
@@ -400,6 +420,36 @@ fn cgroup_cases(report: &Report, runtime: &Runtime) {
         }
         nothing_left(runtime, "runsc-test-outside")
     });
+}
+
+/// Each thread of these processes and of their descendants is in each cgroup of this name.
+fn are_inside(name: &str, roots: &[i32]) -> Outcome {
+    let cgroups = host::cgroups_named(name);
+    if cgroups.is_empty() {
+        return Err("there is no cgroup".into());
+    }
+    for process in host::family_of(Path::new("/nothing"), roots) {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.pid)).map_err(|e| e.to_string())?;
+        for thread in threads.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            let lists = |directory: &Path| {
+                ["tasks", "cgroup.threads", "cgroup.procs"].iter().any(|file| {
+                    let all = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+                    all.lines().any(|line| line == thread)
+                })
+            };
+            // It may be gone meanwhile.
+            let there = Path::new("/proc").join(&thread).exists();
+            if let Some(outside) = cgroups.iter().find(|cgroup| !lists(cgroup)).filter(|_| there) {
+                let what = &process.command_line;
+                return Err(format!(
+                    "thread {thread} of {} ({what}) is not in {}",
+                    process.pid,
+                    outside.display()
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Under a mount namespace in which the host has version 2 at the usual place, whatever the machine has.

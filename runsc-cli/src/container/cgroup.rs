@@ -1,11 +1,13 @@
 //! The host's control groups around a sandbox: sentry, gofer and application processes share the container's.
 //!
-//! Key types: [`CgroupPlan`] (what is wanted), [`CgroupRecord`] (what `delete` must find again).
-//! Neighbours: the crate cgroups-rs does the work on the host; `sandbox/start.rs` joins before anything runs; `commands/delete.rs` removes.
+//! Key types: [`CgroupPlan`] (what is wanted), [`Doors`] (how a process gets in), [`CgroupRecord`] (what `delete` must find again).
+//! Neighbours: `resources.rs` judges limits; the crate cgroups-rs does the work on the host; `sandbox/start.rs` has both processes join before anything runs; `commands/delete.rs` removes.
 //! Invariants: without systemd, limits are set before the first process joins; no path leads out of a hierarchy; `devices` rules are
-//! not given to the host, because no device of the host is reachable from a sandbox; what the crate would pass over in silence is
-//! refused by name; without the right to make cgroups an unprivileged caller goes on without them, and says so.
+//! not given to the host, because no device of the host is reachable from a sandbox; without the right to make cgroups an unprivileged caller goes on without them, and says so.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -16,10 +18,11 @@ use cgroups_rs::systemd::utils::expand_slice;
 use cgroups_rs::{CgroupPid, FsManager, Manager, SystemdManager};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oci_spec::runtime::{Linux, LinuxCpu, LinuxPidsBuilder, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxPidsBuilder, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 use super::id::ContainerId;
+use super::resources::{Host, drop_zeros, no_limits, refuse_unknown};
 use crate::failure::{Attempt, Failure};
 use crate::options::Globals;
 
@@ -82,6 +85,34 @@ impl CgroupPlan {
         &self.record
     }
 
+    /// Makes the cgroups and sets the limits; processes then [`enter`] by themselves. Where they cannot, the first is in already:
+    /// a unit of systemd begins with a process in it, in version 2 only threads can be moved without waiting, and
+    /// unprivileged callers go on if it fails, which is not for the process to know.
+    pub fn open(&self, first: Pid) -> Result<Doors, Failure> {
+        if self.record.systemd || self.optional {
+            return self.apply(first).map(|()| Doors::default());
+        }
+        self.try_open(first).attempt(|| self.record.attempt())
+    }
+
+    fn try_open(&self, first: Pid) -> Result<Doors, Failure> {
+        let cgroup = self.make()?;
+        if cgroup.v2() {
+            cgroup.add_task_by_tgid(number(first))?;
+            return Ok(Doors::default());
+        }
+        // Controllers may share a hierarchy.
+        let mut places: Vec<&Path> =
+            cgroup.subsystems().iter().map(|each| each.to_controller().path()).collect();
+        places.sort_unstable();
+        places.dedup();
+        let open = |place: &Path| {
+            let door = place.join("tasks");
+            File::options().write(true).open(&door).attempt(|| door.display().to_string())
+        };
+        Ok(Doors(places.into_iter().map(|place| open(place).map(OwnedFd::from)).collect::<Result<_, _>>()?))
+    }
+
     /// Makes the cgroups, sets the limits and puts the process in.
     pub fn apply(&self, process: Pid) -> Result<(), Failure> {
         match self.try_apply(process).attempt(|| self.record.attempt()) {
@@ -99,6 +130,10 @@ impl CgroupPlan {
             systemd.add_proc(number(process))?;
             return Ok(systemd.set(&self.resources)?);
         }
+        Ok(self.make()?.add_task_by_tgid(number(process))?)
+    }
+
+    fn make(&self) -> Result<Cgroup, Failure> {
         let cgroup = self.record.cgroup()?;
         cgroup.create()?;
         if self.resources != no_limits() {
@@ -113,7 +148,7 @@ impl CgroupPlan {
             }
             FsManager::new(cgroup.path())?.set(&self.resources)?;
         }
-        Ok(cgroup.add_task_by_tgid(number(process))?)
+        Ok(cgroup)
     }
 
     /// Puts one more process in, if the cgroups could be made.
@@ -130,95 +165,31 @@ impl CgroupPlan {
     }
 }
 
-/// Resources that set nothing.
-fn no_limits() -> LinuxResources {
-    let mut none = LinuxResources::default();
-    none.set_devices(None);
-    none
-}
+/// How a process puts itself into cgroups of version 1: their files `tasks`, one for each hierarchy.
+///
+/// Whoever moves another process, or all threads of one, waits until no process of the host is forking, executing or ending, which
+/// takes a grace period of the host's RCU, 5 to 15 ms. A thread that moves itself waits for nobody (`cgroup_procs_write_start` in
+/// Linux's kernel/cgroup/cgroup.c), and to move the only thread there is moves the process. Linux asks for the rights of
+/// whoever opened the file.
+#[derive(Debug, Default)]
+pub struct Doors(Vec<OwnedFd>);
 
-/// Who sets the limits on this host.
-#[derive(Debug, Clone, Copy)]
-struct Host {
-    systemd: bool,
-    /// Cgroups of version 2 alone.
-    unified: bool,
-}
-
-/// The limits that cgroups-rs would not set, without a word.
-fn refuse_unknown(resources: &LinuxResources, host: Host) -> Result<(), Failure> {
-    let anywhere = [
-        ("rdma", resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty())),
-        ("unified", resources.unified().as_ref().is_some_and(|values| !values.is_empty())),
-        ("cpu.idle", asked_of_cpu(resources, |cpu| cpu.idle().is_some())),
-        ("cpu.burst", asked_of_cpu(resources, |cpu| cpu.burst().is_some())),
-    ];
-    refuse(&anywhere, "")?;
-    let memory = resources.memory().unwrap_or_default();
-    let swapping = [
-        ("memory.swappiness", memory.swappiness().is_some()),
-        ("memory.disableOOMKiller", memory.disable_oom_killer().unwrap_or(false)),
-    ];
-    if host.unified {
-        refuse(&swapping, " with cgroups of version 2")?;
+impl Doors {
+    /// Whether there is none: the processes have to be put in by others.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
-    if !host.systemd {
-        return Ok(());
-    }
-    let realtime = |cpu: &LinuxCpu| cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some();
-    let version_1 = !host.unified;
-    let no_property_of_systemd = [
-        ("blockIO", resources.block_io().is_some()),
-        ("network", resources.network().is_some()),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
-        ("cpu.realtimeRuntime and cpu.realtimePeriod", asked_of_cpu(resources, realtime)),
-        ("memory.reservation", version_1 && memory.reservation().is_some()),
-        ("memory.swap", version_1 && memory.swap().is_some()),
-        (
-            "cpu.cpus and cpu.mems",
-            version_1 && asked_of_cpu(resources, |cpu| cpu.cpus().is_some() || cpu.mems().is_some()),
-        ),
-    ];
-    refuse(&no_property_of_systemd, " with --systemd-cgroup")?;
-    refuse(&swapping, " with --systemd-cgroup")
-}
 
-fn asked_of_cpu(resources: &LinuxResources, asked: impl Fn(&LinuxCpu) -> bool) -> bool {
-    resources.cpu().as_ref().is_some_and(asked)
-}
-
-/// Fails with the first field that is asked for.
-fn refuse(fields: &[(&str, bool)], wherever: &str) -> Result<(), Failure> {
-    match fields.iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Failure::new(format!("linux.resources.{field} is not supported{wherever}"))),
-        None => Ok(()),
+    /// To be lent to the processes.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.iter().map(AsFd::as_fd).collect()
     }
 }
 
-/// Engines write 0 where nothing was asked for; the host would take it for a limit, or refuse it.
-fn drop_zeros(resources: &mut LinuxResources) {
-    if let Some(mut cpu) = resources.cpu().clone() {
-        cpu.set_shares(cpu.shares().filter(|n| *n != 0));
-        cpu.set_quota(cpu.quota().filter(|n| *n != 0));
-        cpu.set_period(cpu.period().filter(|n| *n != 0));
-        cpu.set_realtime_runtime(cpu.realtime_runtime().filter(|n| *n != 0));
-        cpu.set_realtime_period(cpu.realtime_period().filter(|n| *n != 0));
-        cpu.set_cpus(cpu.cpus().clone().filter(|list| !list.is_empty()));
-        cpu.set_mems(cpu.mems().clone().filter(|list| !list.is_empty()));
-        cpu.set_idle(cpu.idle().filter(|n| *n != 0));
-        cpu.set_burst(cpu.burst().filter(|n| *n != 0));
-        resources.set_cpu(Some(cpu));
-    }
-    if let Some(mut io) = resources.block_io().clone() {
-        io.set_weight(io.weight().filter(|n| *n != 0));
-        io.set_leaf_weight(io.leaf_weight().filter(|n| *n != 0));
-        resources.set_block_io(Some(io));
-    }
-    if let Some(mut memory) = *resources.memory() {
-        memory.set_reservation(memory.reservation().filter(|n| *n != 0));
-        memory.set_swap(memory.swap().filter(|n| *n != 0));
-        resources.set_memory(Some(memory));
-    }
+/// Puts the calling process in, which must have one thread and no child. The doors are closed behind it.
+pub fn enter(doors: Vec<OwnedFd>) -> io::Result<()> {
+    const MYSELF: &[u8] = b"0";
+    doors.into_iter().try_for_each(|door| File::from(door).write_all(MYSELF))
 }
 
 fn number(process: Pid) -> CgroupPid {
@@ -319,8 +290,6 @@ fn relative(path: &Path) -> Result<PathBuf, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxRdma};
-
     use super::*;
 
     #[test]
@@ -330,47 +299,5 @@ mod tests {
         for wrong in ["/a/../../b", "..", "/", ""] {
             relative(Path::new(wrong)).unwrap_err();
         }
-    }
-
-    #[test]
-    fn what_the_crate_would_not_set_is_refused_by_name() {
-        let refused = |resources: &LinuxResources, systemd, unified| {
-            refuse_unknown(resources, Host { systemd, unified }).err().map(|failure| failure.message)
-        };
-        let mut resources = no_limits();
-        assert_eq!(refused(&resources, true, true), None);
-        resources.set_rdma(Some([("mlx5_1".to_owned(), LinuxRdma::default())].into()));
-        let message = refused(&resources, false, false).unwrap();
-        assert_eq!(message, "linux.resources.rdma is not supported");
-        let mut resources = no_limits();
-        resources.set_cpu(LinuxCpuBuilder::default().idle(1).build().ok());
-        assert!(refused(&resources, false, false).unwrap().contains("cpu.idle"));
-        resources.set_cpu(LinuxCpuBuilder::default().realtime_period(5_u64).build().ok());
-        assert_eq!(refused(&resources, false, false), None);
-        assert!(refused(&resources, true, false).unwrap().contains("cpu.realtimePeriod"));
-        resources.set_cpu(LinuxCpuBuilder::default().cpus("0".to_owned()).build().ok());
-        assert_eq!(refused(&resources, true, true), None);
-        assert!(refused(&resources, true, false).unwrap().contains("cpu.cpus"));
-        let mut resources = no_limits();
-        resources.set_memory(LinuxMemoryBuilder::default().limit(5).swap(10).reservation(4).build().ok());
-        assert_eq!(refused(&resources, false, false), None);
-        assert_eq!(refused(&resources, true, true), None);
-        assert!(refused(&resources, true, false).unwrap().contains("memory.reservation"));
-        resources.set_memory(LinuxMemoryBuilder::default().swappiness(60_u64).build().ok());
-        assert_eq!(refused(&resources, false, false), None);
-        assert!(refused(&resources, false, true).unwrap().contains("memory.swappiness"));
-        assert!(refused(&resources, true, false).unwrap().contains("memory.swappiness"));
-    }
-
-    #[test]
-    fn zero_asks_for_nothing() {
-        let mut resources = no_limits();
-        resources.set_cpu(LinuxCpuBuilder::default().quota(0).shares(0_u64).period(5_u64).build().ok());
-        resources.set_memory(LinuxMemoryBuilder::default().limit(5).reservation(0).build().ok());
-        drop_zeros(&mut resources);
-        let cpu = resources.cpu().clone().unwrap();
-        assert_eq!((cpu.quota(), cpu.shares(), cpu.period()), (None, None, Some(5)));
-        let memory = resources.memory().unwrap();
-        assert_eq!((memory.limit(), memory.reservation()), (Some(5), None));
     }
 }

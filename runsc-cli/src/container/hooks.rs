@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Hooks};
 use serde_json::json;
 
 use super::process_identity::ProcessIdentity;
@@ -32,6 +32,17 @@ pub fn oci_state(state: &ContainerState, status: Status, pid: i32) -> serde_json
         value["annotations"] = json!(state.annotations);
     }
     value
+}
+
+/// Whether there are hooks of the moments at which the sentry exists and still waits for its instructions.
+pub fn any_while_creating(hooks: &Hooks) -> bool {
+    let moments = [prestart(hooks), hooks.create_runtime().as_ref(), hooks.create_container().as_ref()];
+    moments.into_iter().flatten().any(|hooks| !hooks.is_empty())
+}
+
+/// Deprecated by OCI, and what Docker still uses.
+pub fn prestart(hooks: &Hooks) -> Option<&Vec<Hook>> {
+    hooks.prestart().as_ref()
 }
 
 /// Runs the hooks of one moment; stops at the first that fails.

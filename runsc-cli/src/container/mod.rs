@@ -6,5 +6,6 @@ pub mod hooks;
 pub mod id;
 pub mod plan;
 pub mod process_identity;
+pub mod resources;
 pub mod store;
 pub mod translate;

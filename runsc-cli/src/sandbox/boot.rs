@@ -28,6 +28,7 @@ use super::control::{ControlError, ControlHandler, ErrorKind, INIT, ProcessStdio
 use super::kernel::{KernelFds, boot_kernel, prepare_kernel};
 use super::server::{Server, spawn_small};
 use super::spawn;
+use crate::container::cgroup;
 use crate::logging::{self, LogSettings};
 
 /// The hidden command that makes a process a sentry.
@@ -73,6 +74,8 @@ pub struct BootReply {
 /// Why the sentry cannot confine itself.
 #[derive(Debug, thiserror::Error)]
 enum ConfineError {
+    #[error("entering the container's cgroups: {0}")]
+    Cgroups(#[source] io::Error),
     #[error("taking the sandbox's user id: {0}")]
     Credentials(#[source] io::Error),
     #[error("setting limits of open files and core dumps: {0}")]
@@ -144,8 +147,8 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
         return complain("boot: descriptors are missing");
     };
     let channel = Channel::new(UnixStream::from(channel));
-    let data = match channel.receive::<BootData>() {
-        Ok((data, _)) => data,
+    let (data, doors) = match channel.receive::<BootData>() {
+        Ok(received) => received,
         // The command that started us was killed, or has given up.
         Err(ChannelError::Closed) => return 125,
         Err(error) => return complain(&format!("boot: {error}")),
@@ -153,7 +156,8 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
     if let Some(settings) = &data.log {
         logging::install(settings, log.into());
     }
-    let booted = match directories {
+    // First of all: what is forked from here on counts as the container's.
+    let booted = match directories.and_then(|()| cgroup::enter(doors).map_err(ConfineError::Cgroups)) {
         Ok(()) => prepare(data, gofer, rest),
         Err(error) => Err(ControlError::new(ErrorKind::Internal, error.to_string())),
     };

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::FIRST_DESCRIPTOR;
 use super::channel::{Channel, ChannelError};
 use super::spawn;
+use crate::container::cgroup;
 use crate::container::plan::Tree;
 use crate::logging::{self, LogSettings};
 
@@ -66,8 +67,8 @@ pub fn main() -> ! {
 fn run(descriptors: Vec<OwnedFd>) -> i32 {
     let Ok([channel, socket]) = <[OwnedFd; DESCRIPTORS]>::try_from(descriptors) else { return 125 };
     let channel = Channel::new(UnixStream::from(channel));
-    let data = match channel.receive::<GoferData>() {
-        Ok((data, _)) => data,
+    let (data, doors) = match channel.receive::<GoferData>() {
+        Ok(received) => received,
         Err(ChannelError::Closed) => return 125,
         Err(error) => {
             eprintln!("runsc: gofer: {error}");
@@ -82,8 +83,12 @@ fn run(descriptors: Vec<OwnedFd>) -> i32 {
         eprintln!("runsc: gofer: becoming session leader: {error}");
         return 125;
     }
-    let outcome = become_root(data.user_namespace)
-        .map_err(|error| format!("gofer: becoming root of its user namespace: {error}"))
+    let outcome = cgroup::enter(doors)
+        .map_err(|error| format!("gofer: entering the container's cgroups: {error}"))
+        .and_then(|()| {
+            become_root(data.user_namespace)
+                .map_err(|error| format!("gofer: becoming root of its user namespace: {error}"))
+        })
         .and_then(|()| serve(data.trees, socket));
     match outcome {
         Ok(()) => 0,

@@ -24,6 +24,7 @@ use super::channel::{Channel, ChannelError};
 use super::control::{ControlError, ErrorKind};
 use super::gofer::{self, GoferData, GoferReply, UserNamespace};
 use super::spawn::{ExecOutcome, Launch, Launched, launch};
+use crate::container::cgroup::Doors;
 use crate::container::hooks;
 use crate::container::plan::{IdRange, Namespaces, NetworkNamespace, Plan};
 use crate::container::process_identity::ProcessIdentity;
@@ -159,19 +160,21 @@ pub fn create(creation: &Creation<'_>) -> Result<Made, Failure> {
     entry.write(&state)?;
     entry.write_remains(&state.remains())?;
     let boot_channel = Channel::new(boot_here);
-    let prepared = prepare_host(plan, &state, &sentry).and_then(|()| {
+    let prepared = prepare_host(plan, &state, &sentry).and_then(|doors| {
         let log = log.as_ref().map(|log| log.settings);
         let (spec, die_with_caller) = (plan.sandbox.clone(), creation.die_with_caller);
         let start_at_once = creation.begin == Begin::AtOnce;
         let data = BootData { spec, log, drop_groups, die_with_caller, start_at_once };
         // A child that has died already is found out when its answer is missing.
-        drop(boot_channel.send(&data, &[]));
+        drop(boot_channel.send(&data, &doors.descriptors()));
         // The sentry boots by now. It cannot get as far as a program without the gofer, which still waits.
-        if let Some(cgroup) = &plan.cgroup {
+        if let Some(cgroup) = plan.cgroup.as_ref().filter(|_| doors.is_empty()) {
             cgroup.add(gofer.pid)?;
         }
         let gofer_channel = Channel::new(gofer_here);
-        drop(gofer_channel.send(&GoferData { trees: plan.trees.clone(), log, user_namespace }, &[]));
+        let data = GoferData { trees: plan.trees.clone(), log, user_namespace };
+        drop(gofer_channel.send(&data, &doors.descriptors()));
+        drop(doors);
         await_boot(plan, &boot_channel, &gofer_channel, &mut sentry, &mut gofer)
     });
     if let Err(failure) = prepared {
@@ -211,12 +214,17 @@ fn first_state(plan: &Plan, sentry: Pid, gofer: Pid) -> ContainerState {
     }
 }
 
-/// What must be done on the host while both processes exist and neither knows what for: whatever the sentry forks from then
-/// on is in its cgroup.
-fn prepare_host(plan: &Plan, state: &ContainerState, sentry: &Child) -> Result<(), Failure> {
-    if let Some(cgroup) = &plan.cgroup {
-        cgroup.apply(sentry.pid)?;
-    }
+/// What must be done on the host while both processes exist and neither knows what for. The sentry is in its cgroup then, or
+/// enters by the doors before it does anything else, and whatever it forks is in it too.
+fn prepare_host(plan: &Plan, state: &ContainerState, sentry: &Child) -> Result<Doors, Failure> {
+    let doors = match &plan.cgroup {
+        // A hook may look for the cgroup of the process that it is told of.
+        Some(cgroup) if plan.hooks.as_ref().is_some_and(hooks::any_while_creating) => {
+            cgroup.apply(sentry.pid).map(|()| Doors::default())?
+        }
+        Some(cgroup) => cgroup.open(sentry.pid)?,
+        None => Doors::default(),
+    };
     if let Some(adjustment) = plan.sandbox.container.process.oom_score_adj {
         let path = format!("/proc/{}/oom_score_adj", sentry.pid);
         // Lowering it takes a privilege that an ordinary user lacks; the sandbox then keeps its caller's value.
@@ -224,16 +232,12 @@ fn prepare_host(plan: &Plan, state: &ContainerState, sentry: &Child) -> Result<(
             tracing::warn!("process.oomScoreAdj is not applied on the host: {error}");
         }
     }
-    let Some(given) = &plan.hooks else { return Ok(()) };
+    let Some(given) = &plan.hooks else { return Ok(doors) };
     let input = hooks::oci_state(state, Status::Creating, sentry.pid.as_raw());
-    hooks::run("prestart", prestart(given), &input)?;
+    hooks::run("prestart", hooks::prestart(given), &input)?;
     hooks::run("createRuntime", given.create_runtime().as_ref(), &input)?;
-    hooks::run("createContainer", given.create_container().as_ref(), &input)
-}
-
-/// Deprecated by OCI, and what Docker still uses.
-fn prestart(hooks: &oci_spec::runtime::Hooks) -> Option<&Vec<oci_spec::runtime::Hook>> {
-    hooks.prestart().as_ref()
+    hooks::run("createContainer", given.create_container().as_ref(), &input)?;
+    Ok(doors)
 }
 
 fn await_boot(
