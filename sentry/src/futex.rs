@@ -1,10 +1,29 @@
 //! Futexes (`man 2 futex`): threads that wait at a word of memory.
 //!
 //! Waiters stand in buckets, by the hash of their word. A waker changes the word (in the application) first and looks
-//! into the bucket second, counting its look. A waiter reads the count first, the word second and enters the bucket third;
-//! if the count has changed by then, it reads the word again. So no wake-up is lost, although the kernel holds
-//! no lock while it reads user memory: a waker that came before the entry either shows in the count, or came before
+//! into the bucket second, counting its look: looks at all buckets are numbered together, and a bucket keeps the number of the last.
+//! A waiter reads that first, the word second and enters the bucket third;
+//! if the number has changed by then, it reads the word again. So no wake-up is lost, although the kernel holds
+//! no lock while it reads user memory: a waker that came before the entry either shows in the number, or came before
 //! the word was read, and the word shows it.
+//!
+//! **The word that the thread has loaded itself.** To read memory costs the kernel more than all the rest. A platform may
+//! bring the word along ([`platform::UserMemory::compared_u32`]), loaded by the waiting thread on its way into its call: some time before the waiter
+//! is there. It will do if no waker has looked into the bucket since the load. When that was is not known, but that it was after the
+//! thread's last answer, before which the task has noted how many looks there had been ([`Task::note_looks`]). If the
+//! bucket's last look, seen with its lock held, is none of a later number, then
+//!
+//! - a waker that has looked before was numbered before the note was taken. It had changed the word before it called; its call, the number (a
+//!   read-modify-write that releases, read by the note that acquires), the answer (released to the thread, or by way of the host), and
+//!   the load are each ordered after the one before. So the load has seen what the waker has written, or what was written later;
+//! - a waker that looks later finds the waiter.
+//!
+//! Otherwise the word is read as if none had come. A word that changes without a wake-up has to be different only at *some* moment between the beginning of the call
+//! and the waiter's entry for `EAGAIN`, and equal at some such moment for a wait; the load is one. The kernel's own changes (robust lists,
+//! `CLONE_CHILD_CLEARTID`, `FUTEX_WAKE_OP`) come before their looks like anybody's. An older note than
+//! that of the last answer does no harm, so calls that the stub answers by itself need none. But a later note than the load would: a thread that goes on with registers that were set
+//! (a signal's handler, its return, a call that begins again) may stand anywhere, even behind the load, so then nothing is noted and
+//! the next word is not trusted. A thread that brings a false word deceives itself: it sleeps, or does not, in a queue that it may stand in anyhow.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -69,22 +88,15 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 #[derive(Default)]
 struct Bucket {
     waiters: Mutex<Vec<Arc<Waiter>>>,
-    /// Counts the looks of wakers at `waiters`. Changed under the lock only.
-    wakes: AtomicU64,
-}
-
-impl Bucket {
-    /// Locks it for a waker: whoever reads the word after this has seen what was done to it before, or sees the count change.
-    fn wake(&self) -> MutexGuard<'_, Vec<Arc<Waiter>>> {
-        let waiters = self.waiters.lock();
-        self.wakes.store(self.wakes.load(Ordering::Relaxed) + 1, Ordering::Release);
-        waiters
-    }
+    /// The number of the last look of a waker at `waiters`. Changed under the lock only.
+    last_look: AtomicU64,
 }
 
 /// All waiters of the kernel.
 pub struct FutexTable {
     buckets: Box<[Bucket]>,
+    /// How many looks of wakers there have been, into any bucket.
+    looks: AtomicU64,
     /// Makes it hard for applications, which choose the addresses, to fill one bucket.
     secret: u64,
 }
@@ -93,6 +105,7 @@ impl Default for FutexTable {
     fn default() -> Self {
         Self {
             buckets: std::iter::repeat_with(Bucket::default).take(BUCKETS).collect(),
+            looks: AtomicU64::new(0),
             secret: RandomState::new().hash_one(0_u8),
         }
     }
@@ -114,6 +127,15 @@ impl FutexTable {
         &self.buckets[self.index(key)]
     }
 
+    /// Locks a bucket for a waker: whoever reads the word after this has seen what was done to it before, or sees the number change.
+    fn look(&self, index: usize) -> MutexGuard<'_, Vec<Arc<Waiter>>> {
+        let bucket = &self.buckets[index];
+        let waiters = bucket.waiters.lock();
+        let number = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
+        bucket.last_look.store(number, Ordering::Release);
+        waiters
+    }
+
     fn new_waiter(key: FutexKey, bitset: u32) -> Arc<Waiter> {
         Arc::new(Waiter {
             bitset,
@@ -121,6 +143,19 @@ impl FutexTable {
             woken: AtomicBool::new(false),
             waker: Mutex::new(None),
         })
+    }
+
+    /// Puts a new waiter in the queue of a word that its thread has loaded itself, if no waker has looked there later than was `noted`.
+    fn enter_as_noted(&self, key: FutexKey, bitset: u32, noted: u64) -> Option<FutexPlace<'_>> {
+        let bucket = self.bucket(key);
+        let waiter = Self::new_waiter(key, bitset);
+        let mut waiters = bucket.waiters.lock();
+        if bucket.last_look.load(Ordering::Relaxed) > noted {
+            return None;
+        }
+        waiters.push(Arc::clone(&waiter));
+        drop(waiters);
+        Some(FutexPlace { table: self, waiter })
     }
 
     /// Takes a waiter out of its queue; `false` if somebody has woken it.
@@ -140,7 +175,7 @@ impl FutexTable {
 
     /// Wakes up to `count` waiters whose bit set meets `bitset`, in the order they came; returns how many.
     pub fn wake(&self, key: FutexKey, count: usize, bitset: u32) -> usize {
-        let woken = take_first(&mut self.bucket(key).wake(), key, count, bitset);
+        let woken = take_first(&mut self.look(self.index(key)), key, count, bitset);
         notify(&woken);
         woken.len()
     }
@@ -149,8 +184,8 @@ impl FutexTable {
     pub fn requeue(&self, from: FutexKey, to: FutexKey, wake: usize, limit: usize) -> (usize, usize) {
         let (here, there) = (self.index(from), self.index(to));
         // In the order of their places, so that two of these do not wait for each other.
-        let low = self.buckets[here.min(there)].wake();
-        let high = (here != there).then(|| self.buckets[here.max(there)].wake());
+        let low = self.look(here.min(there));
+        let high = (here != there).then(|| self.look(here.max(there)));
         let (mut source, mut target) = match high {
             None => (low, None),
             Some(high) if here < there => (low, Some(high)),
@@ -279,13 +314,22 @@ impl Task {
     pub fn futex_enter(&self, word: FutexWord, bitset: u32) -> SysResult<FutexPlace<'_>> {
         let table = &self.kernel.futexes;
         let bucket = table.bucket(word.key);
-        let wakes = bucket.wakes.load(Ordering::Acquire);
+        if let Some(found) = self.user_memory().compared_u32(word.address) {
+            if found != word.expected {
+                return Err(EAGAIN);
+            }
+            let noted = self.noted_looks.load(Ordering::Relaxed);
+            if let Some(place) = table.enter_as_noted(word.key, bitset, noted) {
+                return Ok(place);
+            }
+        }
+        let last_look = bucket.last_look.load(Ordering::Acquire);
         self.check_futex(word)?;
         let waiter = FutexTable::new_waiter(word.key, bitset);
         let missed = {
             let mut waiters = bucket.waiters.lock();
             waiters.push(Arc::clone(&waiter));
-            bucket.wakes.load(Ordering::Relaxed) != wakes
+            bucket.last_look.load(Ordering::Relaxed) != last_look
         };
         let place = FutexPlace { table, waiter };
         if missed && let Err(error) = self.check_futex(word) {
@@ -293,6 +337,13 @@ impl Task {
             return Err(error);
         }
         Ok(place)
+    }
+
+    /// The task goes on. `answered`: its thread returns from the very call that it is held in, behind which it will load words; otherwise nobody
+    /// knows where it stands.
+    pub(crate) fn note_looks(&self, answered: bool) {
+        let looks = if answered { self.kernel.futexes.looks.load(Ordering::Acquire) } else { 0 };
+        self.noted_looks.store(looks, Ordering::Relaxed);
     }
 
     fn check_futex(&self, word: FutexWord) -> SysResult<()> {
@@ -466,5 +517,26 @@ mod tests {
         assert!(table.leave(&waiters[2]));
         assert!(!table.leave(&waiters[0]), "woken waiters have left");
         assert_eq!(table.wake(B, 9, MATCH_ANY), 1);
+    }
+
+    #[test]
+    fn a_word_loaded_before_a_look_is_not_trusted_after_it() {
+        let table = FutexTable::default();
+        let noted = table.looks.load(Ordering::Relaxed);
+        drop(table.enter_as_noted(A, MATCH_ANY, noted).expect("nobody has looked"));
+        // To wake nobody is to look, too.
+        assert_eq!(table.wake(A, 1, MATCH_ANY), 0);
+        assert!(table.enter_as_noted(A, MATCH_ANY, noted).is_none());
+        let noted = table.looks.load(Ordering::Relaxed);
+        let place = table.enter_as_noted(A, MATCH_ANY, noted).expect("it was noted");
+        assert_eq!(table.wake(A, 1, MATCH_ANY), 1);
+        assert!(place.is_woken());
+        for (from, to) in [(A, B), (B, A)] {
+            let noted = table.looks.load(Ordering::Relaxed);
+            assert_eq!(table.requeue(from, to, 1, 1), (0, 0));
+            assert!(table.enter_as_noted(A, MATCH_ANY, noted).is_none());
+            assert!(table.enter_as_noted(B, MATCH_ANY, noted).is_none());
+        }
+        assert!(table.enter_as_noted(A, MATCH_ANY, 0).is_none(), "nothing was noted");
     }
 }

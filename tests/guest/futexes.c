@@ -240,6 +240,81 @@ TEST(ping_pong_of_two_threads) {
     pthread_join(t, NULL);
 }
 
+/* Each waits for the other's change with a time-out that must not pass: after it the word would show a wake-up that was missed. */
+static void no_wake_is_missed(volatile uint32_t *mine, volatile uint32_t *theirs, int flag, uint32_t first) {
+    struct timespec limit = {20, 0};
+    for (uint32_t i = 0; i < 3000; i++) {
+        if (first) {
+            __atomic_store_n(theirs, i + 1, __ATOMIC_RELAXED);
+            futex(theirs, FUTEX_WAKE | flag, 1, NULL, NULL, 0);
+        }
+        while (__atomic_load_n(mine, __ATOMIC_RELAXED) == i) {
+            /* By turns: as long as nobody has come; with a time-out; with a bit of one's own; and one that has just passed. */
+            struct timespec soon = {0, 1000 * (long)(i % 64)};
+            long r = i % 4 == 0   ? futex(mine, FUTEX_WAIT | flag, i, NULL, NULL, 0)
+                     : i % 4 == 1 ? futex(mine, FUTEX_WAIT | flag, i, &limit, NULL, 0)
+                     : i % 4 == 2 ? futex(mine, FUTEX_WAIT_BITSET | flag, i, NULL, NULL, 1 << i % 32)
+                                  : futex(mine, FUTEX_WAIT | flag, i, &soon, NULL, 0);
+            if (r < 0 && i % 4 != 3) CHECK_EQ(errno, EAGAIN);
+        }
+        if (!first) {
+            __atomic_store_n(theirs, i + 1, __ATOMIC_RELAXED);
+            futex(theirs, FUTEX_WAKE | flag, 1, NULL, NULL, 0);
+        }
+    }
+}
+static volatile uint32_t pair[2];
+static void *answer(void *arg) {
+    no_wake_is_missed(&pair[0], &pair[1], FUTEX_PRIVATE_FLAG, 0);
+    return arg;
+}
+TEST(no_wake_is_missed_between_threads) {
+    pthread_t t;
+    pthread_create(&t, NULL, answer, NULL);
+    no_wake_is_missed(&pair[1], &pair[0], FUTEX_PRIVATE_FLAG, 1);
+    pthread_join(t, NULL);
+}
+TEST(no_wake_is_missed_between_processes) {
+    volatile uint32_t *w = shared_words();
+    pid_t pid = CHILD(no_wake_is_missed(w, w + 1, 0, 0));
+    no_wake_is_missed(w + 1, w, 0, 1);
+    CHECK_EXIT(pid, 0);
+}
+
+/* Several wait at one word that somebody else changes and wakes without waiting for anybody; a signal takes them out of it now and then. */
+static volatile uint32_t turn;
+static volatile uint32_t behind[4];
+static void *follow(void *mine) {
+    volatile uint32_t *seen = mine;
+    struct timespec limit = {20, 0};
+    for (uint32_t last = 0; last != UINT32_MAX;) {
+        long r = futex(&turn, FUTEX_WAIT_PRIVATE, last, *seen % 2 ? &limit : NULL, NULL, 0);
+        if (r < 0) CHECK(errno == EAGAIN || errno == EINTR);
+        last = __atomic_load_n(&turn, __ATOMIC_RELAXED);
+        *seen = last;
+    }
+    return NULL;
+}
+static void nothing(int sig) { (void)sig; }
+TEST(a_word_that_is_changed_and_woken_again_and_again_keeps_nobody) {
+    struct sigaction sa = {.sa_handler = nothing};
+    sigaction(SIGUSR1, &sa, NULL);
+    pthread_t t[4];
+    for (int i = 0; i < 4; i++) pthread_create(&t[i], NULL, follow, (void *)&behind[i]);
+    for (uint32_t i = 1; i < 8000; i++) {
+        __atomic_store_n(&turn, i, __ATOMIC_RELAXED);
+        futex(&turn, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+        if (i % 500 == 0) pthread_kill(t[i / 500 % 4], SIGUSR1);
+        /* All of them come here, sooner or later, and nobody wakes them a second time. */
+        if (i % 100 == 0)
+            for (int k = 0; k < 4; k++)
+                while (behind[k] != i) sched_yield();
+    }
+    __atomic_store_n(&turn, UINT32_MAX, __ATOMIC_RELAXED);
+    futex(&turn, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
+}
+
 TEST(waitv_waits_on_any_of_several) {
     volatile uint32_t *w = shared_words();
     struct futex_waitv v[2] = {{0, (uintptr_t)w, FUTEX_32, 0}, {0, (uintptr_t)(w + 1), FUTEX_32, 0}};

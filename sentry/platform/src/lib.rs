@@ -444,6 +444,12 @@ pub trait UserMemory: Send + Sync {
     /// # Errors
     /// `EFAULT`; `EOPNOTSUPP` where the platform has no way to do it.
     fn compare_exchange_u32(&self, address: u64, expected: u32, new: u32) -> Result<u32, Errno>;
+
+    /// The aligned 32-bit word at `address` as the thread whose memory this is has loaded it on its way into the call that is being handled, after
+    /// its call before had returned; `None` where it has not, and if it has been asked for already.
+    fn compared_u32(&self, _address: u64) -> Option<u32> {
+        None
+    }
 }
 
 /// One change of an address space. All addresses and lengths are whole pages, fixed by the

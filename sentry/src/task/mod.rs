@@ -116,6 +116,8 @@ pub struct Task {
     pub exits_natively: AtomicBool,
     /// The host may not have carried out yet what it was left to do.
     pub(crate) left_to_host: AtomicBool,
+    /// How many looks of wakers at futexes there had been when its thread was answered last.
+    pub(crate) noted_looks: AtomicU64,
     /// A read that it was left to do.
     pub(crate) lent_transfer: Mutex<Option<LentTransfer>>,
     waker: OnceLock<Waker>,
@@ -201,6 +203,7 @@ impl Task {
             vfork_done: Mutex::new(None),
             exits_natively: AtomicBool::new(false),
             left_to_host: AtomicBool::new(false),
+            noted_looks: AtomicU64::new(0),
             lent_transfer: Mutex::new(None),
             waker: OnceLock::new(),
             observer: OnceLock::new(),

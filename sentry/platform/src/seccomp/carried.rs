@@ -8,13 +8,16 @@
 //! Input and output share one area, whose beginning lies in the slot's first page: the first output takes the place of the
 //! input, which is read from memory from then on.
 //!
+//! The word that a futex wait compares is no input: to have it as it was a moment ago is not enough for whoever reads memory, so it is given
+//! only to the one who asks for it ([`Carried::compared`]), once, and forgotten with the call that it came with.
+//!
 //! Key type: [`Carried`], one for each thread. Invariants: only the worker that handles the call is served, and only until it turns to
 //! the next trap (a call that has waited is taken over by whoever goes on with it); gathered output is one contiguous range, and whatever else touches memory while some is gathered has it
 //! written out first. What the slot says is as hostile as the memory it stands for: a thread can deceive itself.
 
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -30,7 +33,14 @@ pub struct Carried {
     /// Whether to look at all; the rest is behind it.
     active: AtomicBool,
     inner: Mutex<Inner>,
+    /// The word that the call compares: its value, and whether there is one.
+    compared: AtomicU64,
+    /// Where it lies.
+    compared_at: AtomicU64,
 }
+
+/// A word has come with the call.
+const PRESENT: u64 = 1 << 32;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -92,6 +102,11 @@ impl Carried {
             capacity: capacity.min(extent.length as usize),
             gathered: 0..0,
         });
+        let first = request.arguments[0];
+        let is_there = call.may_compare() && in_length == size_of::<u32>() && first < end;
+        self.compared_at.store(first, Ordering::Relaxed);
+        let compared = if is_there { PRESENT | u64::from(slot.half(slot.geometry().stack_end)) } else { 0 };
+        self.compared.store(compared, Ordering::Release);
         if input.is_none() && output.is_none() {
             // Whatever an earlier call has left is not this one's.
             self.active.store(false, Ordering::Release);
@@ -99,6 +114,18 @@ impl Carried {
         }
         *self.inner.lock() = Inner { handler: current_handler(), input, output };
         self.active.store(true, Ordering::Release);
+    }
+
+    /// What an earlier call has brought to compare is not this one's.
+    pub fn forget_compared(&self) {
+        self.compared.store(0, Ordering::Relaxed);
+    }
+
+    /// The word at an address as the stub has loaded it for the call that is being handled; once.
+    pub fn compared(&self, address: u64) -> Option<u32> {
+        let word = self.compared.swap(0, Ordering::Acquire);
+        let is_it = word & PRESENT != 0 && self.compared_at.load(Ordering::Relaxed) == address;
+        is_it.then_some(word as u32)
     }
 
     /// The call, which had to wait, is handled by this worker now.
@@ -164,6 +191,7 @@ impl Carried {
 
     /// The call returns: leaves it to the stub to copy what was gathered.
     pub fn finish(&self, slot: &Slot) {
+        self.forget_compared();
         if !self.active.load(Ordering::Acquire) {
             return;
         }
@@ -179,6 +207,7 @@ impl Carried {
 
     /// The call will return by another way: what was gathered has to be written out now.
     pub fn withdraw(&self, slot: &Slot) -> Option<Gathered> {
+        self.forget_compared();
         if !self.active.load(Ordering::Acquire) {
             return None;
         }

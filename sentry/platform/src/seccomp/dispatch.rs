@@ -192,6 +192,8 @@ impl Core {
             if direct { self.direct_request(thread, state, &call).unwrap_or(request) } else { request };
         if rings || direct {
             thread.carried.begin(&thread.slot, &request);
+        } else {
+            thread.carried.forget_compared();
         }
         self.note_taken(thread);
         self.set_stand(state, Stand::Syscall { id: call.id, request });

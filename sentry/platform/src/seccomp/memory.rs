@@ -108,6 +108,13 @@ impl UserMemory for Memory {
         // There is no atomic access to another process's memory from outside of it.
         Err(errno::EOPNOTSUPP)
     }
+
+    fn compared_u32(&self, address: u64) -> Option<u32> {
+        let thread = &self.thread;
+        let mut bytes = thread.carried.compared(address)?.to_ne_bytes();
+        thread.slot.space.code.overlay(address, &mut bytes);
+        Some(u32::from_ne_bytes(bytes))
+    }
 }
 
 fn check_range(address: u64, length: u64, layout: &Layout) -> Result<(), Errno> {

@@ -140,6 +140,7 @@ macro_rules! programs {
 }
 
 mod children;
+mod compared;
 mod deep;
 mod places;
 mod substitutes;

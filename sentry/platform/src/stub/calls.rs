@@ -32,14 +32,16 @@ pub enum Fact {
 pub struct Call(u64);
 
 const SLOT: u64 = 1 << 4;
-/// Nothing to the stub.
-const WAITS: u64 = 1 << 5;
+/// `futex(2)`: the stub loads the word that a wait compares.
+pub const COMPARED: u64 = 1 << 5;
 /// `rt_sigprocmask(2)`: the stub writes the mask itself.
 pub const MASK: u64 = 1 << 6;
 /// `set_robust_list(2)`: the stub writes the word itself.
 pub const ROBUST: u64 = 1 << 7;
 /// `mmap(2)`: the stub may know the place.
 const PLACE: u64 = MASK | ROBUST;
+/// Nothing to the stub.
+const WAITS: u64 = 1 << 32;
 const NONE: u64 = 0;
 const FIXED: u64 = 1;
 const SCALED: u64 = 2;
@@ -69,7 +71,7 @@ impl Call {
         Self(SLOT)
     }
 
-    /// Changes a word of the thread's own, which the stub does, unless the sentry has something against it.
+    /// The stub changes a word of the thread's own, unless the sentry has something against it, or loads the one that is compared.
     const fn own(self, word: u64) -> Self {
         Self(self.0 | word)
     }
@@ -143,6 +145,11 @@ impl Call {
     /// Where its output goes.
     pub fn output_extent(self, arguments: &[u64; 6]) -> Option<Extent> {
         Self::extent(self.0 >> 40, arguments)
+    }
+
+    /// Whether the stub may have loaded a word for it.
+    pub fn may_compare(self) -> bool {
+        self.0 & COMPARED != 0
     }
 
     /// The entry without what is switched off: data that is carried along, facts that are reported and words that are changed.
@@ -271,7 +278,7 @@ const fn table() -> [Call; CALLS] {
         SYS_clock_gettime => Call::slot().output_fixed(1, 16);
         SYS_gettimeofday => Call::slot().output_fixed(0, 16);
         SYS_timerfd_settime => Call::slot().input_fixed(2, 32).output_fixed(3, 32);
-        SYS_futex => Call::slot();
+        SYS_futex => Call::slot().own(COMPARED);
 
         SYS_nanosleep => Call::ring().input_fixed(0, 16).waits();
         SYS_clock_nanosleep => Call::ring().input_fixed(2, 16).waits();
