@@ -124,8 +124,9 @@ impl Carried {
     /// The word at an address as the stub has loaded it for the call that is being handled; once.
     pub fn compared(&self, address: u64) -> Option<u32> {
         let word = self.compared.swap(0, Ordering::Acquire);
-        let is_it = word & PRESENT != 0 && self.compared_at.load(Ordering::Relaxed) == address;
-        is_it.then_some(word as u32)
+        let value = word.checked_sub(PRESENT)?;
+        let is_there = self.compared_at.load(Ordering::Relaxed) == address;
+        u32::try_from(value).ok().filter(|_| is_there)
     }
 
     /// The call, which had to wait, is handled by this worker now.

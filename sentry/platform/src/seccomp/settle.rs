@@ -255,7 +255,6 @@ impl Core {
         let rip = registers.rip;
         // The call is made without what cannot be carried; the kernel will find out why.
         if (labels.copy_in..labels.copied_in).contains(&rip)
-            || (labels.own_compared..labels.own_loaded).contains(&rip)
             || (labels.own_read..labels.own_probed).contains(&rip)
             || (labels.copy_string..labels.copied_string).contains(&rip)
         {

@@ -369,27 +369,6 @@ runsc_stub_own:
     jne 61b
     mov qword ptr gs:[{robust}], rdi
     jmp 87b
-58: # A futex wait compares a word. It is loaded here, at once, so that the sentry need not reach for it.
-    mov eax, esi
-    and eax, 0x7f
-    jz 59f # FUTEX_WAIT
-    cmp eax, 9 # FUTEX_WAIT_BITSET
-    jne 61b
-59:
-    test edi, 3
-    jnz 61b
-    cmp rdi, 4096
-    jb 61b
-    lea rcx, [rip + runsc_stub_start - 8]
-    cmp rdi, rcx
-    ja 61b
-runsc_stub_own_compared:
-    mov eax, dword ptr [rdi]
-runsc_stub_own_loaded:
-    mov rcx, qword ptr [rip + runsc_stub_data]
-    mov dword ptr gs:[rcx], eax
-    mov dword ptr gs:[{in_length}], 4
-    jmp 61b
 62: # The signal mask: r8 the old one, r9 the new one. Until that is written nothing is done.
     cmp dword ptr gs:[{leave}], 1
     jne 61b
@@ -412,6 +391,25 @@ runsc_stub_own_read:
     not rax # SIG_UNBLOCK
     and r9, rax
     jmp 66f
+58: # A futex wait compares a word. It is loaded here, by one instruction, so that the sentry need not reach for it.
+    mov eax, esi
+    and eax, 0x7f
+    jz 59f # FUTEX_WAIT
+    cmp eax, 9 # FUTEX_WAIT_BITSET
+    jne 61b
+59:
+    test edi, 3
+    jnz 61b
+    cmp rdi, 4096
+    jb 61b
+    lea rcx, [rip + runsc_stub_start - 8]
+    cmp rdi, rcx
+    ja 61b
+    mov eax, dword ptr [rdi]
+    mov rcx, qword ptr [rip + runsc_stub_data]
+    mov dword ptr gs:[rcx], eax
+    mov dword ptr gs:[{in_length}], 4
+    jmp 61b
 64:
     or r9, rax
     jmp 66f

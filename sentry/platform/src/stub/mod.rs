@@ -256,8 +256,6 @@ unsafe extern "C" {
     static runsc_stub_fresh_map_ip: u8;
     static runsc_stub_fresh_end: u8;
     static runsc_stub_own: u8;
-    static runsc_stub_own_compared: u8;
-    static runsc_stub_own_loaded: u8;
     static runsc_stub_own_read: u8;
     static runsc_stub_own_probed: u8;
     static runsc_stub_own_set: u8;
@@ -326,8 +324,6 @@ pub struct Labels {
     pub fresh_map_ip: u64,
     pub fresh_end: u64,
     pub own: u64,
-    pub own_compared: u64,
-    pub own_loaded: u64,
     pub own_read: u64,
     pub own_probed: u64,
     pub own_set: u64,
@@ -453,8 +449,6 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         fresh_map_ip: at(&raw const runsc_stub_fresh_map_ip),
         fresh_end: at(&raw const runsc_stub_fresh_end),
         own: at(&raw const runsc_stub_own),
-        own_compared: at(&raw const runsc_stub_own_compared),
-        own_loaded: at(&raw const runsc_stub_own_loaded),
         own_read: at(&raw const runsc_stub_own_read),
         own_probed: at(&raw const runsc_stub_own_probed),
         own_set: at(&raw const runsc_stub_own_set),

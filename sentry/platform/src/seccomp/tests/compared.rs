@@ -33,9 +33,12 @@ fn a_wait_brings_its_word_once_and_nothing_else_does() {
     block_on(platform, async {
         let mut context = program(platform, compare_through()).await;
         context.memory().write(DATA, &WORD.to_ne_bytes()).expect("mapped");
-        let wake = libc::FUTEX_WAKE as u64;
-        let [plain, private, bits] = [0, libc::FUTEX_PRIVATE_FLAG as u64, libc::FUTEX_WAIT_BITSET as u64];
-        for op in [plain, private, bits, bits | private | libc::FUTEX_CLOCK_REALTIME as u64] {
+        let operation = |operation: i32| u64::from(operation.cast_unsigned());
+        let [plain, private, bits, wake] =
+            [libc::FUTEX_WAIT, libc::FUTEX_PRIVATE_FLAG, libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAKE]
+                .map(operation);
+        let realtime = operation(libc::FUTEX_CLOCK_REALTIME);
+        for op in [plain, private, bits, bits | private | realtime] {
             asking(platform, &mut context, FUTEX, [DATA, op]).await;
             assert_eq!(context.memory().compared_u32(DATA), Some(WORD), "{op}");
             assert_eq!(context.memory().compared_u32(DATA), None, "given away");
