@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::Core;
 use super::birth::{BirthHandle, child_space, start_birth};
 use super::context::SeccompContext;
+use super::seats::processor;
 use super::thread::Stand;
 use crate::{Context, NewSpace, Registers, SpawnError, SpawnKind};
 
@@ -23,13 +24,18 @@ use crate::{Context, NewSpace, Registers, SpawnError, SpawnKind};
 const MOST_AHEAD: usize = 2;
 
 /// Spaces made ahead, and who wants one of the seed.
-#[derive(Default)]
 pub struct Blanks {
     line: Mutex<SeedLine>,
     ahead: Mutex<VecDeque<BirthHandle>>,
     /// How many were taken.
     taken: AtomicUsize,
+    /// The processor of who has last killed a process, and that which the seed was last kept off; [`ANY`] for none.
+    busy: AtomicUsize,
+    shunned: AtomicUsize,
 }
+
+/// No processor in particular.
+const ANY: usize = usize::MAX;
 
 /// Who uses the seed.
 #[derive(Default)]
@@ -44,7 +50,24 @@ struct UnderWay {
     ahead: bool,
 }
 
+impl Default for Blanks {
+    fn default() -> Self {
+        Self {
+            line: Mutex::default(),
+            ahead: Mutex::default(),
+            taken: AtomicUsize::new(0),
+            busy: AtomicUsize::new(ANY),
+            shunned: AtomicUsize::new(ANY),
+        }
+    }
+}
+
 impl Blanks {
+    /// Says on which processor there is something to do when the next space is made ahead.
+    pub fn is_busy(&self, processor: usize) {
+        self.busy.store(processor, Ordering::Relaxed);
+    }
+
     /// The seed can make the next one. Returns whether somebody was woken.
     pub fn seed_is_free(&self) -> bool {
         let waiters = {
@@ -87,8 +110,21 @@ impl Core {
         if blanks.taken.load(Ordering::Relaxed) < 2 || blanks.ahead.lock().len() >= MOST_AHEAD {
             return;
         }
+        self.shun(blanks.busy.load(Ordering::Relaxed));
         if let Some(Ok(birth)) = self.start_blank(None) {
             blanks.ahead.lock().push_back(birth);
+        }
+    }
+
+    /// Keeps the seed and the calling thread off a processor. Who waits for the process that has ended, and for the program that comes after it, goes on there,
+    /// and what is made ahead would come before them, 150 µs for each, even if another processor has nothing to do.
+    fn shun(&self, processor: usize) {
+        let seats = &self.spinner.seats;
+        if self.blanks.shunned.swap(processor, Ordering::Relaxed) == processor {
+            return;
+        }
+        for tid in [self.seed.tid(), rustix::thread::gettid().as_raw_nonzero().get()] {
+            if processor == ANY { seats.free(tid) } else { seats.keep_off(tid, processor) }
         }
     }
 
@@ -126,7 +162,11 @@ impl Core {
             let frame = under_way.birth.frame().ok_or(errno::EIO)?;
             frame.set_fp_state(&child.slot, None, &self.template);
             frame.reset_segments(&child.slot, &self.template);
-            return Poll::Ready(Ok(SeccompContext::new(self, child, Some(Registers::default()))));
+            // It comes from another processor, and the first exchanges with it would each go from one to the other and back.
+            self.spinner.seats.fix(child.tid(), processor());
+            let mut context = SeccompContext::new(self, child, Some(Registers::default()));
+            context.fixed = true;
+            return Poll::Ready(Ok(context));
         }
     }
 

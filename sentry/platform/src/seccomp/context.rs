@@ -70,6 +70,8 @@ pub struct SeccompContext {
     pub(super) rewriting: Option<Rewriting>,
     /// A [`Context::poll_patch`] under way.
     pub(super) patching: bool,
+    /// The thread may only run on one processor until it is first resumed.
+    pub(super) fixed: bool,
 }
 
 impl SeccompContext {
@@ -92,6 +94,7 @@ impl SeccompContext {
             to_close: Vec::new(),
             rewriting: None,
             patching: false,
+            fixed: false,
         })
     }
 
@@ -349,6 +352,9 @@ impl Context for SeccompContext {
             }
             (Resume::Registers, Stand::Captured { id, frame }) => {
                 let (id, frame) = (*id, *frame);
+                if std::mem::take(&mut self.fixed) {
+                    self.core.spinner.seats.free(thread.tid());
+                }
                 self.load(&mut state, id, frame)
             }
             (_, Stand::Dead) => After::Nothing,

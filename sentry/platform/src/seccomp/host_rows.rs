@@ -42,7 +42,7 @@ pub(crate) const HOST_ROWS: &[Row] = &[
     row(
         libc::SYS_sched_setaffinity,
         &[],
-        "keep the spinner away from the thread it looks at; have stubs end on another processor",
+        "keep the spinner away from the thread it looks at; have stubs end, and be made ahead, on another processor",
     ),
     row(
         libc::SYS_sched_setscheduler,

@@ -176,7 +176,9 @@ impl Core {
         process.kill_with(|threads| {
             // If the host refuses, as it does if no other is left, the process ends here.
             if let [tid] = threads {
-                self.spinner.seats.keep_off(*tid, seats::processor());
+                let processor = seats::processor();
+                self.spinner.seats.keep_off(*tid, processor);
+                self.blanks.is_busy(processor);
             }
         });
     }

@@ -5,8 +5,8 @@
 //! who hands over is about to wait anyhow, and to be driven out from another processor costs both sides an interrupt, 8 µs
 //! each. An application never sees any of this: the calls that report affinity and policy are answered by the kernel from what it keeps itself.
 //!
-//! Key type: [`Seats`]. Neighbour: `spinner`, whose it is; processes that are killed are kept off their killer's processor, too. What is said of a thread here is inherited by its children, so
-//! none is seated while it makes one.
+//! Key type: [`Seats`]. Neighbour: `spinner`, whose it is; processes that are killed, and those that are made ahead, are kept off their killer's processor, too (`blank`). What is said of a thread here is inherited by its children, so
+//! none is seated while it makes one; but for the seed, whose children are told anew when they are used.
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

@@ -641,6 +641,20 @@ fn a_kick_is_never_lost() {
 }
 
 #[test]
+fn a_new_program_begins_where_it_is_made_and_may_then_go_anywhere() {
+    let (platform, _guard) = platform();
+    let processors =
+        |tid| rustix::thread::sched_getaffinity(rustix::process::Pid::from_raw(tid)).expect("alive").count();
+    block_on(platform, async {
+        let mut context = program(platform, getpid_forever()).await;
+        let tid = host_tid(&*context);
+        assert_eq!(processors(tid), 1);
+        syscall(&mut context, Resume::Registers).await;
+        assert_eq!(processors(tid), processors(0));
+    });
+}
+
+#[test]
 fn a_blank_space_contains_the_vdso_and_nothing_else() {
     let (platform, _guard) = platform();
     let vdso = platform.layout().vdso.expect("this host has one");
