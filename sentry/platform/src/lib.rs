@@ -316,6 +316,19 @@ pub trait Context: Send {
         false
     }
 
+    /// Puts a file where there is room for its descriptor, for this thread alone, whoever shares the process's memory, and says where: for a
+    /// [`Substitute::Read`] or [`Substitute::Write`] that has to be the next resume. Nobody may make a process meanwhile that has copies of
+    /// this one's descriptors.
+    fn lend_privately(&mut self, file: BorrowedFd<'_>, identity: u64) -> Option<u64> {
+        let _ = (file, identity);
+        None
+    }
+
+    /// Whether it is certain that the thread has come to this trap by itself. Otherwise others that share its memory may have made it seem so.
+    fn is_held(&self) -> bool {
+        true
+    }
+
     /// What was lent last is open for writing.
     fn lent_for_writing(&mut self) {}
 

@@ -17,6 +17,7 @@ use super::deep;
 use super::dispatch::After;
 use super::frame::Frame;
 use super::job::MemoryJob;
+use super::lent::{Lent, Owner};
 use super::memory::{Memory, is_exit, is_native_allowed, substitute_command};
 use super::outbox::Answer;
 use super::rewrite::Rewriting;
@@ -29,20 +30,6 @@ use crate::{
     Registers, Resume, Spawn, SpawnError, SpawnHere, SpawnKind, Substitute, SyscallRequest, TakeBack, Trap,
     UserMemory,
 };
-
-/// Most descriptors that are lent to a process at a time.
-pub(super) const MOST_LENT: usize = 4;
-
-/// A descriptor in a stub that was lent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lent {
-    /// Its number there.
-    pub number: u64,
-    /// What is open under it, if that is known.
-    pub identity: Option<u64>,
-    /// It may be open for writing.
-    pub writable: bool,
-}
 
 /// Bit of a fact in a slot: it may be reported, as the other 63, the highest of which is a sign.
 const FACT_VALID: u64 = 1 << 63;
@@ -64,8 +51,6 @@ pub struct SeccompContext {
     announcement: Option<Box<Announcement>>,
     /// The descriptor that was lent for the trapped call.
     lent: Option<u64>,
-    /// Descriptors that were lent, and are to be closed when the thread executes commands next.
-    pub(super) to_close: Vec<Lent>,
     /// Patched code is being changed.
     pub(super) rewriting: Option<Rewriting>,
     /// A [`Context::poll_patch`] under way.
@@ -91,7 +76,6 @@ impl SeccompContext {
             birth: None,
             announcement: None,
             lent: None,
-            to_close: Vec::new(),
             rewriting: None,
             patching: false,
             fixed: false,
@@ -104,12 +88,34 @@ impl SeccompContext {
         kind: SpawnKind,
         registers: Option<Registers>,
     ) -> Box<dyn Context> {
-        let mut context = Self::new(&self.core, child, registers);
         if kind != SpawnKind::Thread {
-            // It has copies of them.
-            context.to_close.clone_from(&self.to_close);
+            child.process.lent.extend(self.thread.process.lent.copy_for(Owner::of(&child)));
         }
-        context
+        Self::new(&self.core, child, registers)
+    }
+
+    /// Whose the descriptors are that this thread was lent.
+    pub(super) fn owner(&self) -> Owner {
+        Owner::of(&self.thread)
+    }
+
+    /// Puts a file into the process, for the trapped call. `place`: in the place of what; otherwise where there is room.
+    fn install(
+        &mut self,
+        id: u64,
+        file: BorrowedFd<'_>,
+        place: Option<u64>,
+        identity: Option<u64>,
+    ) -> Option<u64> {
+        let place = place.map(u32::try_from).transpose().ok()?;
+        let number = self.core.listener.install(id, file, place).ok()?;
+        self.thread.process.lent.put(Lent { number, identity, writable: false, owner: self.owner() });
+        Some(number)
+    }
+
+    /// Whether other threads have the process's descriptors, too.
+    fn has_others(&self) -> bool {
+        self.thread.process.contexts.load(Ordering::Acquire) > 1
     }
 
     /// Whether the thread is held in a call that it has made itself, in the usual way.
@@ -471,7 +477,8 @@ impl Context for SeccompContext {
         if ready!(self.poll_rewriting(wake)).is_err() {
             return Poll::Ready(Err(MemoryError::Died));
         }
-        let mut job = self.job.take().unwrap_or_else(|| MemoryJob::closing(&mut self.to_close));
+        let lent = &self.thread.process.lent;
+        let mut job = self.job.take().unwrap_or_else(|| MemoryJob::closing(lent.take(self.owner())));
         let result = self.poll_job(wake, &mut job, operations);
         if result.is_pending() {
             self.job = Some(job);
@@ -556,41 +563,54 @@ impl Context for SeccompContext {
     }
 
     fn lend(&mut self, number: u64, file: BorrowedFd<'_>, identity: u64) -> bool {
-        let known = self.to_close.iter().position(|lent| lent.number == number);
-        let Ok(at) = u32::try_from(number) else { return false };
+        let lent = &self.thread.process.lent;
+        if self.has_others()
+            || number == SLOT_FD.cast_unsigned().into()
+            || !lent.may_put(self.owner(), number)
+        {
+            return false;
+        }
+        let there = lent.find(self.owner(), number).is_some_and(|there| there.identity == Some(identity));
         let Some(id) = self.hold() else { return false };
-        if at == SLOT_FD.cast_unsigned() || known.is_none() && self.to_close.len() >= MOST_LENT {
+        if !there && self.install(id, file, Some(number), Some(identity)).is_none() {
             return false;
-        }
-        let there = known.map(|index| self.to_close[index]).filter(|there| there.identity == Some(identity));
-        let lent = there.unwrap_or(Lent { number, identity: Some(identity), writable: false });
-        if there.is_none() && self.core.listener.install(id, file, Some(at)).is_err() {
-            return false;
-        }
-        match known {
-            Some(index) => self.to_close[index] = lent,
-            None => self.to_close.push(lent),
         }
         self.lent = Some(number);
         true
     }
 
-    fn lent_for_writing(&mut self) {
-        if let Some(lent) = self.to_close.iter_mut().find(|lent| Some(lent.number) == self.lent) {
-            lent.writable = true;
+    fn lend_privately(&mut self, file: BorrowedFd<'_>, identity: u64) -> Option<u64> {
+        if !self.may_read_instead() {
+            return None;
         }
+        let place = self.thread.process.lent.place_for(self.owner(), identity)?;
+        let id = self.hold()?;
+        let number = match place {
+            Ok(number) => number,
+            Err(place) => self.install(id, file, place, Some(identity))?,
+        };
+        self.lent = Some(number);
+        self.lent
+    }
+
+    fn lent_for_writing(&mut self) {
+        self.thread.process.lent.mark_writable(self.owner(), self.lent);
     }
 
     fn take_back(&mut self, number: u64) -> TakeBack {
-        let Some(index) = self.to_close.iter().position(|lent| lent.number == number) else {
-            return TakeBack::Nothing;
-        };
-        if self.hold().is_some() {
-            self.to_close.swap_remove(index);
+        let lent = &self.thread.process.lent;
+        let Some(there) = lent.find(self.owner(), number) else { return TakeBack::Nothing };
+        // While there are others, numbers are the process's concern, and not the application's.
+        if !self.has_others() && self.hold().is_some() {
+            lent.remove(self.owner(), number);
             self.lent = Some(number);
             return TakeBack::Native;
         }
-        if self.to_close[index].writable { TakeBack::Commands } else { TakeBack::Nothing }
+        if there.writable { TakeBack::Commands } else { TakeBack::Nothing }
+    }
+
+    fn is_held(&self) -> bool {
+        !matches!(self.thread.state.lock().stand, Stand::Asking { place: Place::Slot | Place::Deep, .. })
     }
 
     fn may_substitute(&self) -> bool {
@@ -610,14 +630,9 @@ impl Context for SeccompContext {
     fn lend_anywhere(&mut self, file: BorrowedFd<'_>) -> Option<u64> {
         let Stand::Syscall { id, .. } = self.thread.state.lock().stand else { return None };
         // In the place of one that is needed no more.
-        let place = self.to_close.last().and_then(|lent| u32::try_from(lent.number).ok());
-        let number = self.core.listener.install(id, file, place).ok()?;
-        if place.is_some() {
-            self.to_close.pop();
-        }
-        self.to_close.push(Lent { number, identity: None, writable: false });
-        self.lent = Some(number);
-        Some(number)
+        let place = self.thread.process.lent.spare(self.owner());
+        self.lent = Some(self.install(id, file, place, None)?);
+        self.lent
     }
 
     fn set_facts(&mut self, facts: Option<&Facts>) {
@@ -663,6 +678,7 @@ impl Drop for SeccompContext {
         let last = thread.process.contexts.fetch_sub(1, Ordering::AcqRel) == 1;
         thread.slot.space.code.contexts.fetch_sub(1, Ordering::Relaxed);
         let mut state = thread.state.lock();
+        thread.process.lent.leave(self.owner(), matches!(state.stand, Stand::Dead));
         if matches!(state.stand, Stand::Dead) {
             if last {
                 thread.process.kill_if_threads_remain();

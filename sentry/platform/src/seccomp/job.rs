@@ -9,7 +9,8 @@ use std::task::{Context as WakeContext, Poll, ready};
 
 use abi::errno::{self, Errno};
 
-use super::context::{Lent, MOST_LENT, SeccompContext};
+use super::context::SeccompContext;
+use super::lent::{Lent, MOST_LENT};
 use super::memory::command_for;
 use super::thread::{Outcome, call_error};
 use crate::stub::MAX_COMMANDS;
@@ -36,8 +37,8 @@ impl MemoryJob {
     }
 
     /// One that begins with descriptors that are to be used again, or closed at its end.
-    pub fn closing(to_close: &mut Vec<Lent>) -> Self {
-        Self { spare: to_close.drain(..).map(|lent| lent.number).collect(), ..Self::default() }
+    pub fn closing(spare: Vec<u64>) -> Self {
+        Self { spare, ..Self::default() }
     }
 
     fn descriptors(&self) -> usize {
@@ -156,12 +157,10 @@ impl SeccompContext {
                 return Poll::Ready(Err(MemoryError::Died));
             };
             if commands.is_empty() {
-                let lent = job.installed.drain(..).map(|(_, number)| Lent {
-                    number,
-                    identity: None,
-                    writable: false,
-                });
-                self.to_close.extend(lent);
+                let (identity, writable, owner) = (None, false, self.owner());
+                let lent = job.installed.drain(..);
+                let lent = lent.map(|(_, number)| Lent { number, identity, writable, owner });
+                self.thread.process.lent.extend(lent);
                 return Poll::Ready(job.error.take().map_or(Ok(()), Err));
             }
             if self.start_commands(wake, commands).is_err() {

@@ -37,6 +37,7 @@ mod frame;
 mod heat;
 mod host_rows;
 mod job;
+mod lent;
 mod memory;
 mod notification;
 mod outbox;

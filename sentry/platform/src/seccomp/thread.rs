@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::carried::Carried;
 use super::frame::Frame;
 use super::heat::Heat;
+use super::lent::LentFiles;
 use super::notification::Notification;
 use super::place::Placed;
 use super::seed::INTERRUPT_SIGNAL;
@@ -34,6 +35,8 @@ pub struct Process {
     _space: Arc<Space>,
     /// Contexts that exist for its threads.
     pub contexts: AtomicUsize,
+    /// Descriptors that its threads were lent.
+    pub lent: LentFiles,
     life: Mutex<Life>,
 }
 
@@ -48,7 +51,13 @@ struct Life {
 impl Process {
     /// A process just made.
     pub fn new(pid: i32, space: Arc<Space>) -> Arc<Self> {
-        Arc::new(Self { pid, _space: space, contexts: AtomicUsize::new(0), life: Mutex::default() })
+        Arc::new(Self {
+            pid,
+            _space: space,
+            contexts: AtomicUsize::new(0),
+            lent: LentFiles::default(),
+            life: Mutex::default(),
+        })
     }
 
     /// Kills all its threads.
