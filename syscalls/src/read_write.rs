@@ -10,8 +10,8 @@ use abi::polling::InotifyMask;
 use abi::user::{Fd, UserAddress, UserPath};
 use sentry::task::{Reply, Task};
 use sentry::vfs::{
-    Access, At, Blocking, DataOnly, FileDescription, FileKind, Read, SetAttributes, Subject, UserBuffers,
-    WalkFlags, Write, WriteMode, check_access, watches,
+    Access, At, Blocking, DataOnly, FileDescription, FileKind, LeftToHost, Read, SetAttributes, Subject,
+    UserBuffers, WalkFlags, Write, WriteMode, check_access, watches,
 };
 use sentry::wait::Failure;
 
@@ -79,8 +79,8 @@ pub fn sys_read<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usi
         Ok(file) => file,
         Err(errno) => return Reply::Now(Err(errno.into())),
     };
-    if let Some((operation, result)) = task.read_in_place(&file, fd.raw(), buffer.address(), count) {
-        return Reply::Substitute(operation, result);
+    if let Some(left) = task.read_by_host(&file, fd.raw(), buffer.address(), count, At::Position) {
+        return reply_left(left);
     }
     let buffers = UserBuffers::one(buffer.address(), count);
     start_read(task, Read::new(file, buffers, At::Position, Blocking::AsDescription))
@@ -97,13 +97,20 @@ pub fn sys_write<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: us
         Write::new(file, buffers, At::Position, mode)
     });
     if let Ok(write) = &mut write {
-        match task.write_in_place(write, fd.raw(), buffer.address(), count) {
-            Ok(Some((operation, result))) => return Reply::Substitute(operation, result),
+        match task.write_by_host(write, fd.raw(), buffer.address(), count, At::Position) {
+            Ok(Some(left)) => return reply_left(left),
             Ok(None) => {}
             Err(errno) => return Reply::Now(Err(errno.into())),
         }
     }
     start_write(task, write)
+}
+
+const fn reply_left<'a>(left: LeftToHost) -> Reply<'a> {
+    match left {
+        LeftToHost::AsItStands => Reply::Native,
+        LeftToHost::Instead(operation, result) => Reply::Substitute(operation, result),
+    }
 }
 
 /// The file for a transfer at an offset, in Linux's order of errors.
@@ -121,14 +128,15 @@ pub fn sys_pread64<'a>(
     count: usize,
     offset: i64,
 ) -> Reply<'a> {
+    if let Some(result) = task.read_again(buffer.address(), count) {
+        return result.into_reply();
+    }
     let (file, at) = match positioned(task, fd, offset) {
         Ok(target) => target,
         Err(errno) => return Reply::Now(Err(errno.into())),
     };
-    if let At::Offset(offset) = at
-        && task.read_natively(&file, fd.raw(), buffer.address(), count, offset)
-    {
-        return Reply::Native;
+    if let Some(left) = task.read_by_host(&file, fd.raw(), buffer.address(), count, at) {
+        return reply_left(left);
     }
     let buffers = UserBuffers::one(buffer.address(), count);
     start_read(task, Read::new(file, buffers, at, Blocking::AsDescription))
@@ -142,15 +150,18 @@ pub fn sys_pwrite64<'a>(
     count: usize,
     offset: i64,
 ) -> Reply<'a> {
+    if let Some(result) = task.write_again(buffer.address(), count) {
+        return result.into_reply();
+    }
     let buffers = UserBuffers::one(buffer.address(), count);
     let mut write = positioned(task, fd, offset).and_then(|(file, at)| {
         let mode = WriteMode::of(&file);
         Write::new(file, buffers, at, mode)
     });
     if let (Ok(write), Ok(offset)) = (&mut write, u64::try_from(offset)) {
-        match task.write_natively(write, fd.raw(), buffer.address(), count, offset) {
-            Ok(true) => return Reply::Native,
-            Ok(false) => {}
+        match task.write_by_host(write, fd.raw(), buffer.address(), count, At::Offset(offset)) {
+            Ok(Some(left)) => return reply_left(left),
+            Ok(None) => {}
             Err(errno) => return Reply::Now(Err(errno.into())),
         }
     }

@@ -7,7 +7,7 @@ use abi::errno::{EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno, SysResu
 use abi::polling::InotifyMask;
 use parking_lot::Mutex;
 
-use super::{Inode, Location, watches};
+use super::{Inode, Location, WritableLoan, watches};
 use crate::memory::HostFile;
 use crate::task::Task;
 use crate::wait::{CallResult, PollEvents, WaitQueue};
@@ -154,9 +154,14 @@ pub trait FileOps: Send + Sync {
         None
     }
 
-    /// The same for writing: open for that, not for appending, and nobody has to count what is written.
-    fn lend_for_writing(&self) -> Option<Arc<HostFile>> {
+    /// The same for writing. That counts as a change.
+    fn lend_for_writing(&self) -> Option<WritableLoan> {
         None
+    }
+
+    /// Whether what [`FileOps::lend_for_writing`] lends is a file whose pages are counted.
+    fn counts_writes(&self) -> bool {
+        false
     }
 
     /// Lists a directory from position `from` (0 is the start) until `emit` returns `false`; that

@@ -1,9 +1,9 @@
-//! Large transfers that the host carries out between an application's own memory and a host file, as the call stands: the bytes are copied
+//! Large transfers that the host carries out between an application's own memory and a host file, as the call stands or in its place: the bytes are copied
 //! once instead of twice, and nobody has to look up the application's pages.
 //!
-//! The file is lent to the application's host process for that, under the number that the call names
-//! ([`platform::Context::lend`]); what the host may execute there, the platform compares with the call. It stays until the descriptor is closed
-//! or the process changes its memory in a way that the host cannot be left alone with.
+//! The file is lent to the application's host process for that. In a process with one thread it is put under the number that the call names
+//! ([`platform::Context::lend`]), and stays there until the descriptor is closed or the process changes its memory in a way that the host cannot be left alone
+//! with; what the host may execute there, the platform compares with the call.
 //!
 //! A call that names its offset is carried out as it stands, and what it returns is the host's word to the application alone. One that reads at the
 //! description's position, where the host would use its own, has a read of just as many bytes as the file has put in its place, and the position is moved
@@ -11,10 +11,19 @@
 //! written), the call traps once more, is made in the usual way at the offset where it began, and the position is put right by the difference, as it is
 //! after any read whose bytes do not reach the user.
 //!
-//! Writes go the same way, to files of the gofer's only: what is written to memory files has to be counted. Their descriptors are closed when
-//! the application's is, at any price, because the host executes no file that is open for writing.
+//! **Several threads** of a process share one table of descriptors on the host, and the application's numbers mean nothing there: another
+//! thread may close one, `dup2` over it or lend another file under it between the check of a call and the moment when the host looks at the number. So a file
+//! is put under a number of the host's choice, for one thread alone ([`platform::Context::lend_privately`]), and every call, those with an offset,
+//! too, has one with that number put in its place. The number is given to another file, or closed, only while that thread
+//! is held in a later call; so whatever others do meanwhile, the host reads or writes what the description stood for when the call was made, as Linux does, which
+//! looks the number up once. Two threads that borrow the same file have a descriptor each. Whoever forks has copies of all that its process was lent, which the
+//! platform notes for the child: nobody lends while the gate for changes of the memory is taken.
 //!
-//! Only while nobody shares the process's memory: its descriptors are known to one thread only.
+//! Writes go the same way. Those to the gofer's files only while there is one thread: their descriptors are closed when
+//! the application's is, at any price, because the host executes no file that is open for writing, and only their own thread could. What is written to memory
+//! files has to be counted: that is done before, for all that the write may need, and put right when the thread has come back ([`CountedFile`]).
+//! Another thread of the process could make it seem that it has (what stands in a slot is anybody's word), so of a process with several only a trap counts
+//! that the host has told of.
 
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
@@ -41,185 +50,265 @@ const LARGEST: u64 = 16 << 20;
 /// The host keeps what is written at once in one piece of its page cache, and small writes into larger ones take it three times as long.
 const LARGEST_WRITE: u64 = 512 << 10;
 
+/// A file in memory whose pages are counted.
+pub trait CountedFile: Send + Sync {
+    /// Counts what a write by the host may need. `None`: there is not as much room, or it has to be made by the kernel.
+    fn expect_write(&self, offset: u64, length: u64) -> Option<ExpectedRange>;
+
+    /// Counts what there is, now that the write is over; or has perhaps been cut short, and may even go on for a moment.
+    fn settle_write(&self, range: &ExpectedRange, over: Over);
+}
+
+/// Whether a write is over for certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Yes.
+    Certainly,
+    /// Its thread was killed, and nobody knows.
+    Perhaps,
+}
+
+/// Where the host is about to write, and what the file was like before.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectedRange {
+    /// The first byte.
+    pub offset: u64,
+    /// Behind the last.
+    pub end: u64,
+    /// Size of the file.
+    pub size: u64,
+    /// How often it had been changed.
+    pub changes: u64,
+}
+
+/// A host file that a write may be left to.
+pub struct WritableLoan {
+    /// The file, open for writing, but not for appending.
+    pub host: Arc<HostFile>,
+    /// Who counts what is written. `None`: nobody has to; but it must not be open for longer than the application has it open.
+    pub counted: Option<Arc<dyn CountedFile>>,
+}
+
+/// A write that the host is about to make, and that is counted.
+struct ExpectedWrite {
+    file: Arc<dyn CountedFile>,
+    range: ExpectedRange,
+    over: Over,
+}
+
+impl Drop for ExpectedWrite {
+    fn drop(&mut self) {
+        self.file.settle_write(&self.range, self.over);
+    }
+}
+
 /// A transfer that the host makes, until the thread traps again.
 pub struct LentTransfer {
-    file: Arc<FileDescription>,
+    /// None any more: the thread has trapped, but only by its own word.
+    file: Option<Arc<FileDescription>>,
     offset: u64,
     length: u64,
-    /// The host has not moved so much, and the call is about to be made again. Or there is nothing to be made again.
+    /// The description's position was moved for it.
+    moved: bool,
+    /// The host has not moved so much, and the call is about to be made again.
     again: bool,
+    expected: Option<ExpectedWrite>,
+}
+
+/// What the host is left to do.
+pub enum LeftToHost {
+    /// The call as it stands.
+    AsItStands,
+    /// This instead, and what the call returns then.
+    Instead(Substitute, u64),
 }
 
 impl Task {
+    /// Whether nobody shares the process's memory, nor its descriptors on the host.
+    fn is_alone(&self) -> bool {
+        self.memory().users() == 1
+    }
+
     /// Whether a file may be lent for a transfer of so many bytes.
     fn may_lend(&self, file: &FileDescription, buffer: u64, length: u64) -> bool {
-        let memory = self.memory();
         file.inode.kind() == FileKind::Regular
-            && buffer.checked_add(length).is_some_and(|end| end <= memory.layout().max_address)
-            && memory.users() == 1
+            && buffer.checked_add(length).is_some_and(|end| end <= self.memory().layout().max_address)
     }
 
-    /// The host file of one that may be lent for a read of so many bytes.
-    fn lendable(&self, file: &FileDescription, buffer: u64, length: u64) -> Option<Arc<HostFile>> {
-        let may = file.readable && self.may_lend(file, buffer, length);
-        if may { file.ops.lend_for_reading(file) } else { None }
+    /// How a transfer of so many bytes can be left to the host: whether as it stands, and how many bytes. `None`: not at all.
+    fn way(&self, at: At, count: usize) -> Option<(bool, u64)> {
+        let length = worthwhile(count, SMALLEST..=LARGEST)?;
+        if let At::Offset(offset) = at {
+            if offset > super::POSITION_MAX - length {
+                return None;
+            }
+            if self.is_alone() {
+                return Some((true, length));
+            }
+        }
+        let may = length >= SMALLEST_IN_PLACE && self.with_context(|context| context.may_read_instead())?;
+        may.then_some((false, length))
     }
 
-    /// Lends a file for a write of so many bytes, after what has to be judged once per call. The program's memory must be what the kernel would
-    /// read there, and all of it has to be written.
-    fn lend_for_writing(&self, write: &mut Write, fd: i32, buffer: u64, length: u64) -> SysResult<bool> {
+    /// Puts a file into the process, for the trapped call; under which number.
+    fn lend(&self, fd: i32, host: &HostFile) -> Option<u64> {
+        let number = u64::from(fd.cast_unsigned());
+        if self.is_alone() {
+            let lent = self.with_context(|context| context.lend(number, host.as_fd(), host.identity()))?;
+            return lent.then_some(number);
+        }
+        // Nobody is being forked.
+        let memory = self.memory();
+        let _gate = memory.gate().try_enter()?;
+        self.with_context(|context| context.lend_privately(host.as_fd(), host.identity()))?
+    }
+
+    /// `read` or `pread64` of an open file whose descriptor is `fd`: what the host is to do.
+    pub fn read_by_host(
+        &self,
+        file: &Arc<FileDescription>,
+        fd: i32,
+        buffer: u64,
+        count: usize,
+        at: At,
+    ) -> Option<LeftToHost> {
+        let (as_it_stands, most) = self.way(at, count)?;
+        if !file.readable || !self.may_lend(file, buffer, most) {
+            return None;
+        }
+        let host = file.ops.lend_for_reading(file)?;
+        if as_it_stands {
+            self.lend(fd, &host)?;
+            watches::on_file(file, InotifyMask::IN_ACCESS);
+            return Some(LeftToHost::AsItStands);
+        }
+        let size = u64::try_from(host.status().ok()?.st_size).ok()?;
+        let there_is = |start: u64| {
+            Some(size.saturating_sub(start).min(most)).filter(|length| *length >= SMALLEST_IN_PLACE)
+        };
+        there_is(start_of(file, at))?;
+        let descriptor = self.lend(fd, &host)?;
+        let (offset, length) = match at {
+            At::Offset(offset) => (offset, there_is(offset)?),
+            At::Position => {
+                let mut position = file.position.lock();
+                let (offset, length) = (*position, there_is(*position)?);
+                *position = offset + length;
+                (offset, length)
+            }
+        };
+        let moved = at == At::Position;
+        watches::on_file(file, InotifyMask::IN_ACCESS);
+        let file = Some(Arc::clone(file));
+        self.leave_to_host(LentTransfer { file, offset, length, moved, again: false, expected: None });
+        Some(LeftToHost::Instead(Substitute::Read { descriptor, address: buffer, length, offset }, length))
+    }
+
+    /// `write` or `pwrite64` to an open file whose descriptor is `fd`: what the host is to do. What has to be judged once per call, is. The
+    /// program's memory must be what the kernel would read there, and all of it has to be written.
+    ///
+    /// # Errors
+    /// `EFBIG`. The file's.
+    pub fn write_by_host(
+        &self,
+        write: &mut Write,
+        fd: i32,
+        buffer: u64,
+        count: usize,
+        at: At,
+    ) -> SysResult<Option<LeftToHost>> {
+        let Some((as_it_stands, length)) = self.way(at, count) else { return Ok(None) };
         let file = Arc::clone(write.file());
         let is_patched = |context: &mut dyn Context| context.is_patched(buffer..buffer + length);
         if !write.is_plain()
             || !self.may_lend(&file, buffer, length)
             || self.with_context(is_patched) != Some(false)
         {
-            return Ok(false);
-        }
-        let Some(host) = file.ops.lend_for_writing() else { return Ok(false) };
-        if !write.begin_whole(self)? || !self.lend(fd, &host) {
-            return Ok(false);
-        }
-        self.with_context(|context| context.lent_for_writing());
-        Ok(true)
-    }
-
-    /// `pwrite64` of an open file whose descriptor is `fd`. Returns whether the host is to carry it out.
-    ///
-    /// # Errors
-    /// `EFBIG`. The file's.
-    pub fn write_natively(
-        &self,
-        write: &mut Write,
-        fd: i32,
-        buffer: u64,
-        count: usize,
-        offset: u64,
-    ) -> SysResult<bool> {
-        let Some(length) = worthwhile(count, SMALLEST..=LARGEST_WRITE) else { return Ok(false) };
-        if offset > super::POSITION_MAX - length || !self.lend_for_writing(write, fd, buffer, length)? {
-            return Ok(false);
-        }
-        // It stays open, for writing, until that is done.
-        let file = Arc::clone(write.file());
-        watches::on_file(&file, InotifyMask::IN_MODIFY);
-        self.leave_to_host(LentTransfer { file, offset, length, again: true });
-        Ok(true)
-    }
-
-    /// `write` to an open file whose descriptor is `fd`: what the host is to do instead, and what the call returns then.
-    ///
-    /// # Errors
-    /// `EFBIG`. The file's.
-    pub fn write_in_place(
-        &self,
-        write: &mut Write,
-        fd: i32,
-        buffer: u64,
-        count: usize,
-    ) -> SysResult<Option<(Substitute, u64)>> {
-        let Some(length) = worthwhile(count, SMALLEST_IN_PLACE..=LARGEST_WRITE) else { return Ok(None) };
-        let may = self.with_context(|context| context.may_read_instead()) == Some(true);
-        if !may || !self.lend_for_writing(write, fd, buffer, length)? {
             return Ok(None);
         }
-        let file = Arc::clone(write.file());
-        let offset = {
-            let mut position = file.position.lock();
-            let offset = *position;
-            if offset > super::POSITION_MAX - length || self.room_below_size_limit(offset)? < length {
-                return Ok(None);
+        let Some(loan) = self.writable_loan(&file, length) else { return Ok(None) };
+        if !write.begin_whole(self)? {
+            return Ok(None);
+        }
+        let Some(descriptor) = self.lend(fd, &loan.host) else { return Ok(None) };
+        if loan.counted.is_none() {
+            self.with_context(|context| context.lent_for_writing());
+        }
+        let expect = |offset| Expectation::of(loan.counted.as_ref(), offset, length);
+        let (offset, expected) = match at {
+            At::Offset(offset) => match expect(offset) {
+                Expectation::Refused => return Ok(None),
+                Expectation::Of(expected) => (offset, expected),
+            },
+            At::Position => {
+                let mut position = file.position.lock();
+                let offset = *position;
+                if offset > super::POSITION_MAX - length || self.room_below_size_limit(offset)? < length {
+                    return Ok(None);
+                }
+                let Expectation::Of(expected) = expect(offset) else { return Ok(None) };
+                *position = offset + length;
+                (offset, expected)
             }
-            *position = offset + length;
-            offset
         };
         // Not before it is certain: whoever makes the write in the usual way tells of it, too.
         watches::on_file(&file, InotifyMask::IN_MODIFY);
-        self.leave_to_host(LentTransfer { file, offset, length, again: false });
-        let descriptor = u64::from(fd.cast_unsigned());
-        Ok(Some((Substitute::Write { descriptor, address: buffer, length, offset }, length)))
+        let moved = at == At::Position;
+        // It stays open, for writing, until that is done.
+        let file = Some(file);
+        self.leave_to_host(LentTransfer { file, offset, length, moved, again: false, expected });
+        if as_it_stands {
+            return Ok(Some(LeftToHost::AsItStands));
+        }
+        let operation = Substitute::Write { descriptor, address: buffer, length, offset };
+        Ok(Some(LeftToHost::Instead(operation, length)))
+    }
+
+    /// The host file of one that may be lent for a write of so many bytes.
+    fn writable_loan(&self, file: &FileDescription, length: u64) -> Option<WritableLoan> {
+        // Not to be asked for in vain: it says that the file has changed.
+        let may = file.ops.counts_writes() || length <= LARGEST_WRITE && self.is_alone();
+        if may { file.ops.lend_for_writing() } else { None }
     }
 
     /// Remembers what the host is about to do until the thread traps again.
     fn leave_to_host(&self, transfer: LentTransfer) {
-        *self.lent_transfer.lock() = Some(transfer);
+        let before = self.lent_transfer.lock().replace(transfer);
+        drop(before);
         self.left_to_host.store(true, Ordering::Relaxed);
-    }
-
-    fn lend(&self, fd: i32, host: &HostFile) -> bool {
-        let number = u64::from(fd.cast_unsigned());
-        self.with_context(|context| context.lend(number, host.as_fd(), host.identity())).unwrap_or(false)
-    }
-
-    /// `pread64` of an open file whose descriptor is `fd`. Returns whether the host is to carry it out.
-    pub fn read_natively(
-        &self,
-        file: &FileDescription,
-        fd: i32,
-        buffer: u64,
-        count: usize,
-        offset: u64,
-    ) -> bool {
-        let Some(length) = worthwhile(count, SMALLEST..=LARGEST) else { return false };
-        if offset > super::POSITION_MAX - length {
-            return false;
-        }
-        let lent = self.lendable(file, buffer, length).is_some_and(|host| self.lend(fd, &host));
-        if lent {
-            watches::on_file(file, InotifyMask::IN_ACCESS);
-        }
-        lent
-    }
-
-    /// `read` of an open file whose descriptor is `fd`: what the host is to do instead, and what the call returns then.
-    pub fn read_in_place(
-        &self,
-        file: &Arc<FileDescription>,
-        fd: i32,
-        buffer: u64,
-        count: usize,
-    ) -> Option<(Substitute, u64)> {
-        let most = worthwhile(count, SMALLEST_IN_PLACE..=LARGEST)?;
-        if !self.with_context(|context| context.may_read_instead())? {
-            return None;
-        }
-        let host = self.lendable(file, buffer, most)?;
-        let size = u64::try_from(host.status().ok()?.st_size).ok()?;
-        let there_is = |start: u64| {
-            Some(size.saturating_sub(start).min(most)).filter(|length| *length >= SMALLEST_IN_PLACE)
-        };
-        there_is(*file.position.lock())?;
-        if !self.lend(fd, &host) {
-            return None;
-        }
-        let (offset, length) = {
-            let mut position = file.position.lock();
-            let (offset, length) = (*position, there_is(*position)?);
-            *position = offset + length;
-            (offset, length)
-        };
-        self.leave_to_host(LentTransfer { file: Arc::clone(file), offset, length, again: false });
-        watches::on_file(file, InotifyMask::IN_ACCESS);
-        let descriptor = u64::from(fd.cast_unsigned());
-        Some((Substitute::Read { descriptor, address: buffer, length, offset }, length))
     }
 
     /// The thread has trapped after it was left to the host: nothing has to be remembered of its transfer, unless that is to be made again.
     pub(crate) fn settle_transfer(&self, trap: &Trap) {
         let mut transfer = self.lent_transfer.lock();
-        if let (Trap::Syscall(request), Some(transfer)) = (trap, &mut *transfer)
-            && !transfer.again
+        let Some(lent) = &mut *transfer else { return };
+        if let Trap::Syscall(request) = trap
+            && !lent.again
             && self.with_context(|context| context.is_again(request)) == Some(true)
         {
-            transfer.again = true;
+            lent.again = true;
             // At the next trap it is forgotten.
             self.left_to_host.store(true, Ordering::Relaxed);
             return;
         }
-        let done = transfer.take();
+        lent.again = false;
+        let is_gone = matches!(trap, Trap::Died | Trap::Unborn);
+        let is_held = !is_gone && self.with_context(|context| context.is_held()) == Some(true);
+        let file = lent.file.take();
+        let mut done = None;
+        match &mut lent.expected {
+            Some(_) if !is_held && !is_gone && !self.is_alone() => {
+                self.left_to_host.store(true, Ordering::Relaxed)
+            }
+            Some(expected) if !is_gone => {
+                expected.over = Over::Certainly;
+                done = transfer.take();
+            }
+            _ => done = transfer.take(),
+        }
         drop(transfer);
         // Nobody else may have the file open any more.
-        drop(done);
+        drop((done, file));
     }
 
     /// Makes a `read` again that the host has not made as foreseen. `None`: this is none.
@@ -246,15 +335,22 @@ impl Task {
         if !self.left_to_host.load(Ordering::Relaxed) {
             return None;
         }
-        let lent = self.lent_transfer.lock().take().filter(|lent| lent.again)?;
-        let result = transfer(Arc::clone(&lent.file), At::Offset(lent.offset));
-        let got = u64::try_from(*result.as_ref().unwrap_or(&0)).unwrap_or(0);
-        let mut position = lent.file.position.lock();
-        // Others may have read on from there; who has gone elsewhere stays there.
-        if let Some(further) = position.checked_sub(lent.offset + lent.length) {
-            *position = (lent.offset + got).saturating_add(further);
+        let mut lent = self.lent_transfer.lock().take_if(|lent| lent.again)?;
+        let file = lent.file.take()?;
+        if let Some(expected) = &mut lent.expected {
+            expected.over = Over::Certainly;
         }
-        drop(position);
+        // It will be counted anew.
+        lent.expected = None;
+        let result = transfer(Arc::clone(&file), At::Offset(lent.offset));
+        let got = u64::try_from(*result.as_ref().unwrap_or(&0)).unwrap_or(0);
+        if lent.moved {
+            let mut position = file.position.lock();
+            // Others may have read on from there; who has gone elsewhere stays there.
+            if let Some(further) = position.checked_sub(lent.offset + lent.length) {
+                *position = (lent.offset + got).saturating_add(further);
+            }
+        }
         Some(result)
     }
 
@@ -266,8 +362,36 @@ impl Task {
 
     /// [`TakeBack::Commands`].
     pub async fn close_lent(&self) {
+        let memory = self.memory();
+        let _gate = memory.gate().enter().await;
         // If the thread is gone, so is the descriptor.
         let _ = self.poll_context(|context, wake| context.poll_memory(wake, &[]), || Ok(())).await;
+    }
+}
+
+/// Whether a write has to be expected, and is.
+enum Expectation {
+    Refused,
+    Of(Option<ExpectedWrite>),
+}
+
+impl Expectation {
+    fn of(counted: Option<&Arc<dyn CountedFile>>, offset: u64, length: u64) -> Self {
+        let Some(file) = counted else { return Self::Of(None) };
+        match file.expect_write(offset, length) {
+            Some(range) => {
+                Self::Of(Some(ExpectedWrite { file: Arc::clone(file), range, over: Over::Perhaps }))
+            }
+            None => Self::Refused,
+        }
+    }
+}
+
+/// Where a transfer begins, for now.
+fn start_of(file: &FileDescription, at: At) -> u64 {
+    match at {
+        At::Offset(offset) => offset,
+        At::Position => *file.position.lock(),
     }
 }
 

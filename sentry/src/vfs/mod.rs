@@ -54,7 +54,7 @@ pub use inode::{
     Attributes, CachePolicy, DeviceNumber, FileKind, FileSystem, FileSystemStatus, Inode, LinkTarget,
     ListedName, NamesFor, NewKind, NewNode, OpenRequest, SetAttributes, SetTime, XattrSet,
 };
-pub use lending::LentTransfer;
+pub use lending::{CountedFile, ExpectedRange, LeftToHost, LentTransfer, Over, WritableLoan};
 pub use locks::{InodeLocks, LockKind, LockWait, RangeLock, RangeOwner};
 pub use metadata::Subject;
 pub use moment::{Moment, begin_moment};

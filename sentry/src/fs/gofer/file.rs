@@ -9,7 +9,7 @@ use super::descriptors::Use;
 use super::inode::GoferInode;
 use crate::fs::host_files::Extent;
 use crate::memory::HostFile;
-use crate::vfs::{DataOnly, FileDescription, FileOps, MappingSource};
+use crate::vfs::{DataOnly, FileDescription, FileOps, MappingSource, WritableLoan};
 
 /// See the module's text.
 pub struct RegularFile {
@@ -56,10 +56,10 @@ impl FileOps for RegularFile {
         self.read_only.get_or_init(|| self.inode.descriptor(Use::Lend).ok()).clone()
     }
 
-    fn lend_for_writing(&self) -> Option<Arc<HostFile>> {
+    fn lend_for_writing(&self) -> Option<WritableLoan> {
         // As long as it is open for writing, the host is asked for the attributes anyway.
         self.inode.note_changed();
-        Some(Arc::clone(&self.file))
+        Some(WritableLoan { host: Arc::clone(&self.file), counted: None })
     }
 
     fn sync(&self, data_only: DataOnly) -> SysResult<()> {

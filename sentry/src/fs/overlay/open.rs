@@ -10,7 +10,7 @@ use super::node::Node;
 use crate::fs::host_files::Extent;
 use crate::fs::tmpfs::{directory_seek, emit_dots};
 use crate::memory::HostFile;
-use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileOps, MappingSource, NamesFor};
+use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileOps, MappingSource, NamesFor, WritableLoan};
 
 /// Entries copied out of a directory at once.
 const BATCH: usize = 64;
@@ -90,6 +90,17 @@ impl FileOps for RegularFile {
         };
         self.node.accessed(file);
         Some(host)
+    }
+
+    fn lend_for_writing(&self) -> Option<WritableLoan> {
+        let content = self.node.writable(u64::MAX).ok()?;
+        let host = content.lend_for_writing()?;
+        self.node.modified();
+        Some(WritableLoan { host, counted: Some(content) })
+    }
+
+    fn counts_writes(&self) -> bool {
+        true
     }
 
     fn sync(&self, _data_only: DataOnly) -> SysResult<()> {

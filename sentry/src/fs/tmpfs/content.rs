@@ -1,7 +1,8 @@
 //! The bytes of a regular file kept in memory.
 //!
 //! A small file is a `Vec` in the sentry. One that outgrows [`INLINE_MAX`] or is mapped becomes a host memory
-//! file, whose holes, punching and mapping the host does. The size is ours: nobody else can change it.
+//! file, whose holes, punching and mapping the host does. The size is ours: nobody else can change it, but for writes that were
+//! left to the host (`expected`).
 //!
 //! Descriptors are bounded: memory files may use half of the sentry's `RLIMIT_NOFILE` (boot raises it). Beyond that
 //! files stay inline up to [`INLINE_MAX_WITHOUT_DESCRIPTOR`], then `ENOSPC`.
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::errno::{EFBIG, EINVAL, ENOSPC, ENXIO, EOPNOTSUPP, SysResult};
 use nix::sys::memfd::MFdFlags;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::{Budget, PAGE, host_limits};
 use super::metadata::checked_size;
@@ -30,30 +31,36 @@ pub const INLINE_MAX_WITHOUT_DESCRIPTOR: u64 = 1024 * 1024;
 
 /// See the module's text.
 pub struct Content {
-    budget: Arc<Budget>,
-    state: Mutex<State>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) state: Mutex<State>,
 }
 
-struct State {
-    store: Store,
-    size: u64,
+pub(super) struct State {
+    pub(super) store: Store,
+    pub(super) size: u64,
     /// Pages charged to the budget.
-    charged: u64,
+    pub(super) charged: u64,
     /// Bytes from the beginning, in whole pages, that are known to be allocated (memory files).
-    dense: u64,
+    pub(super) dense: u64,
     /// Mapped at least once: pages may appear without our doing.
     mapped: bool,
-    /// An application's process may have it open, to read from.
-    lent: bool,
+    /// An application's process may have it open.
+    pub(super) lent: bool,
+    /// Writes that the host may be making by itself.
+    pub(super) expected: u32,
+    /// It may have made one that nobody knows the end of.
+    pub(super) unsure: bool,
+    /// Changes of size, pages and the two above.
+    pub(super) changes: u64,
 }
 
-enum Store {
+pub(super) enum Store {
     Inline(Vec<u8>),
     Host(Arc<HostFile>, Slot, View),
 }
 
 /// One of the descriptors for memory files.
-struct Slot;
+pub(super) struct Slot;
 
 static SLOTS: AtomicU64 = AtomicU64::new(0);
 
@@ -76,9 +83,7 @@ impl Drop for Slot {
 impl Content {
     /// Nothing yet.
     pub const fn new(budget: Arc<Budget>) -> Self {
-        let store = Store::Inline(Vec::new());
-        let state = State { store, size: 0, charged: 0, dense: 0, mapped: false, lent: false };
-        Self { budget, state: Mutex::new(state) }
+        Self { budget, state: Mutex::new(State::new(Store::Inline(Vec::new()))) }
     }
 
     /// Nothing yet, in a memory file that takes seals (`man 2 memfd_create`).
@@ -90,19 +95,25 @@ impl Content {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let descriptor = nix::sys::memfd::memfd_create(name, flags).map_err(errno)?;
         let store = Store::Host(Arc::new(HostFile::new(descriptor)), slot, View::forbidden());
-        let state = State { store, size: 0, charged: 0, dense: 0, mapped: false, lent: false };
-        Ok(Self { budget, state: Mutex::new(state) })
+        Ok(Self { budget, state: Mutex::new(State::new(store)) })
+    }
+
+    /// The state as it is now.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        state.catch_up();
+        state
     }
 
     /// The size.
     pub fn size(&self) -> u64 {
-        self.state.lock().size
+        self.lock().size
     }
 
     /// Allocated blocks of 512 bytes.
     pub fn blocks_512(&self) -> u64 {
-        let mut state = self.state.lock();
-        if state.mapped {
+        let mut state = self.lock();
+        if state.mapped || state.unsure {
             state.recount(&self.budget);
         }
         state.charged * (PAGE / 512)
@@ -114,7 +125,7 @@ impl Content {
     /// The host's.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> SysResult<usize> {
         let file = {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let (size, dense) = (state.size, state.dense);
             match &mut state.store {
                 Store::Inline(bytes) => {
@@ -145,7 +156,7 @@ impl Content {
     /// # Errors
     /// `EFBIG`, `ENOSPC`; `EPERM` for sealed files.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> SysResult<usize> {
-        self.state.lock().write(&self.budget, offset, bytes)
+        self.lock().write(&self.budget, offset, bytes)
     }
 
     /// Writes at the end; returns the offset behind the bytes.
@@ -153,7 +164,7 @@ impl Content {
     /// # Errors
     /// As [`Content::write`].
     pub fn append(&self, bytes: &[u8]) -> SysResult<(usize, u64)> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let end = state.size;
         let count = state.write(&self.budget, end, bytes)?;
         Ok((count, end + count as u64))
@@ -164,7 +175,7 @@ impl Content {
     /// # Errors
     /// `EFBIG`, `ENOSPC`; `EPERM` for sealed files.
     pub fn set_size(&self, size: u64) -> SysResult<()> {
-        self.state.lock().set_size(&self.budget, checked_size(size)?)
+        self.lock().set_size(&self.budget, checked_size(size)?)
     }
 
     /// `man 2 fallocate`, as far as tmpfs has it: reserving and punching.
@@ -175,7 +186,7 @@ impl Content {
         let end = checked_size(offset.checked_add(length).ok_or(EFBIG)?)?;
         let keep_size = libc::FALLOC_FL_KEEP_SIZE.cast_unsigned();
         let punch = libc::FALLOC_FL_PUNCH_HOLE.cast_unsigned();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         match mode {
             0 => state.reserve(&self.budget, offset, end, end),
             mode if mode == keep_size => {
@@ -192,7 +203,7 @@ impl Content {
     /// # Errors
     /// `ENXIO` at or behind the end.
     pub fn find_extent(&self, offset: u64, what: Extent) -> SysResult<u64> {
-        let state = self.state.lock();
+        let state = self.lock();
         if offset >= state.size {
             return Err(ENXIO);
         }
@@ -208,7 +219,7 @@ impl Content {
     /// # Errors
     /// `ENOSPC`: no more descriptors. `ENOMEM`.
     pub fn host_file(&self) -> SysResult<Arc<HostFile>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.mapped = true;
         state.promote()
     }
@@ -259,12 +270,37 @@ impl Drop for Content {
 }
 
 impl State {
+    const fn new(store: Store) -> Self {
+        Self {
+            store,
+            size: 0,
+            charged: 0,
+            dense: 0,
+            mapped: false,
+            lent: false,
+            expected: 0,
+            unsure: false,
+            changes: 0,
+        }
+    }
+
+    /// Learns how large it is if the host may have changed that.
+    fn catch_up(&mut self) {
+        if (self.expected > 0 || self.unsure)
+            && let Store::Host(file, ..) = &self.store
+            && let Ok(status) = file.status()
+        {
+            self.size = u64::try_from(status.st_size).unwrap_or(self.size);
+        }
+    }
+
     fn write(&mut self, budget: &Budget, offset: u64, bytes: &[u8]) -> SysResult<usize> {
         let end = checked_size(offset.checked_add(bytes.len() as u64).ok_or(EFBIG)?)?;
         if bytes.is_empty() {
             return Ok(0);
         }
         self.fit(self.size.max(end))?;
+        self.changes += 1;
         let existing = self.size.min(self.dense);
         match &mut self.store {
             Store::Inline(_) => self.write_inline(budget, offset, bytes),
@@ -353,16 +389,18 @@ impl State {
 
     /// Whether every page up to the end is known to be allocated.
     const fn is_exact(&self) -> bool {
-        self.dense >= self.size && !self.mapped
+        self.dense >= self.size && !self.mapped && !self.unsure && self.expected == 0
     }
 
     /// Charges what the host says is allocated.
-    fn recount(&mut self, budget: &Budget) {
+    pub(super) fn recount(&mut self, budget: &Budget) {
         let Store::Host(file, ..) = &self.store else { return };
         let Ok(status) = file.status() else { return };
         let pages = u64::try_from(status.st_blocks).unwrap_or(0).div_ceil(PAGE / 512);
         if pages > self.charged {
             budget.note_pages(pages - self.charged);
+        } else if self.expected > 0 {
+            return;
         } else {
             budget.give_pages(self.charged - pages);
         }
@@ -371,6 +409,7 @@ impl State {
 
     fn set_size(&mut self, budget: &Budget, size: u64) -> SysResult<()> {
         self.fit(size)?;
+        self.changes += 1;
         match &mut self.store {
             Store::Inline(bytes) => {
                 let pages = size.div_ceil(PAGE);
@@ -402,6 +441,7 @@ impl State {
             return self.set_size(budget, size.max(self.size));
         }
         let file = self.promote()?;
+        self.changes += 1;
         // Charged in full first, so that a reservation beyond the budget never reaches the host.
         let pages = end.div_ceil(PAGE) - begin / PAGE;
         budget.take_pages(pages)?;
@@ -422,6 +462,7 @@ impl State {
     }
 
     fn punch(&mut self, budget: &Budget, begin: u64, end: u64) -> SysResult<()> {
+        self.changes += 1;
         match &mut self.store {
             Store::Inline(bytes) => {
                 let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -441,7 +482,7 @@ impl State {
         }
     }
 
-    fn promote(&mut self) -> SysResult<Arc<HostFile>> {
+    pub(super) fn promote(&mut self) -> SysResult<Arc<HostFile>> {
         match &self.store {
             Store::Host(file, ..) => Ok(Arc::clone(file)),
             Store::Inline(bytes) => {

@@ -12,6 +12,7 @@
 pub mod budget;
 pub mod content;
 pub mod copying;
+mod expected;
 pub mod metadata;
 pub mod names;
 pub mod options;

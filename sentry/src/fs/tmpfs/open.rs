@@ -8,7 +8,10 @@ use abi::errno::{EINVAL, SysResult};
 use super::node::Node;
 use crate::fs::host_files::Extent;
 use crate::memory::HostFile;
-use crate::vfs::{DataOnly, DirectoryEntry, FileDescription, FileKind, FileOps, Inode, MappingSource};
+use crate::vfs::{
+    CountedFile, DataOnly, DirectoryEntry, ExpectedRange, FileDescription, FileKind, FileOps, Inode,
+    MappingSource, Over, WritableLoan,
+};
 
 /// Entries copied out of a directory at once, so that its lock is not held while they are handed on.
 const BATCH: usize = 64;
@@ -61,6 +64,17 @@ impl FileOps for RegularFile {
         Some(host)
     }
 
+    fn lend_for_writing(&self) -> Option<WritableLoan> {
+        let host = self.node.content().ok()?.lend_for_writing()?;
+        self.node.metadata().lock().modified();
+        let counted: Arc<dyn CountedFile> = self.node.clone();
+        Some(WritableLoan { host, counted: Some(counted) })
+    }
+
+    fn counts_writes(&self) -> bool {
+        true
+    }
+
     fn sync(&self, _data_only: DataOnly) -> SysResult<()> {
         Ok(())
     }
@@ -73,6 +87,18 @@ impl FileOps for RegularFile {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl CountedFile for Node {
+    fn expect_write(&self, offset: u64, length: u64) -> Option<ExpectedRange> {
+        self.content().ok()?.expect_write(offset, length)
+    }
+
+    fn settle_write(&self, range: &ExpectedRange, over: Over) {
+        if let Ok(content) = self.content() {
+            content.settle_write(range, over);
+        }
     }
 }
 
