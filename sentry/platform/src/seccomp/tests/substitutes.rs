@@ -233,3 +233,41 @@ fn only_what_was_lent_is_read_in_a_calls_place_and_only_into_the_programs_memory
         assert!(!context.may_read_instead());
     });
 }
+
+/// Whoever shares the process's descriptors, a thread has one of its own for each of two files, wherever the host had room, and nothing else can be done with it.
+#[test]
+fn a_file_is_lent_to_one_thread_alone_and_under_a_number_of_its_own() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let (one, other) = two_files();
+        let third = memfd(c"third", 0x1000).expect("memfd");
+        let ringing = || ringing_for(platform, [libc::SYS_pread64.cast_unsigned(), 77, DATA, 16]);
+        let read = |descriptor| Substitute::Read { descriptor, address: DATA, length: 16, offset: 0 };
+        let mut context = ringing().await;
+        let number = context.lend_privately(one.as_fd(), 1).expect("lent");
+        let next = context.lend_privately(other.as_fd(), 2).expect("lent");
+        assert!(number != next && ![number, next].contains(&SLOT_FD.cast_unsigned().into()));
+        assert_eq!(context.lend_privately(one.as_fd(), 1), Some(number), "it is there already");
+        assert_eq!(context.lend_privately(third.as_fd(), 3), Some(number), "in the place of the oldest");
+        assert_eq!(context.lend_privately(one.as_fd(), 1), Some(next));
+        assert!(context.is_held());
+        let operation = read(next);
+        let report = syscall(&mut context, Resume::Substitute { operation, result: 16 }).await;
+        assert_eq!(report.arguments[0], 16);
+        let mut byte = [0];
+        assert_eq!(context.memory().read(DATA, &mut byte), Ok(1));
+        assert_eq!(byte, [1]);
+        // Not the number that the call names, nor one that was lent for another.
+        for wrong in [77, number, SLOT_FD.cast_unsigned().into()] {
+            let mut context = ringing().await;
+            assert_eq!(context.lend_privately(one.as_fd(), 1), Some(number));
+            assert_eq!(context.lend_privately(other.as_fd(), 2), Some(next));
+            let operation = read(wrong);
+            let trap = run(&mut context, Resume::Substitute { operation, result: 16 }).await;
+            assert!(matches!(trap, Trap::Died));
+        }
+        let mut context = program(platform, getpid_forever()).await;
+        syscall(&mut context, Resume::Registers).await;
+        assert_eq!(context.lend_privately(one.as_fd(), 1), None, "it has not rung");
+    });
+}
