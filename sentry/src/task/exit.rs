@@ -19,6 +19,7 @@ impl Task {
         let memory = self.memory();
         self.group.peak_resident.fetch_max(memory.writable_bytes(), Ordering::Relaxed);
         memory.leave();
+        drop(self.lent_transfer.lock().take());
         self.close_files();
         self.group.timers.forget_task(self.tid());
         let last = self.group.remove_task(self);

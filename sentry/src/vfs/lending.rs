@@ -112,6 +112,8 @@ pub struct LentTransfer {
     moved: bool,
     /// The host has not moved so much, and the call is about to be made again.
     again: bool,
+    /// Others share the process's memory, and may make it seem that it is over.
+    shared: bool,
     expected: Option<ExpectedWrite>,
 }
 
@@ -200,7 +202,15 @@ impl Task {
         let moved = at == At::Position;
         watches::on_file(file, InotifyMask::IN_ACCESS);
         let file = Some(Arc::clone(file));
-        self.leave_to_host(LentTransfer { file, offset, length, moved, again: false, expected: None });
+        self.leave_to_host(LentTransfer {
+            file,
+            offset,
+            length,
+            moved,
+            again: false,
+            shared: !self.is_alone(),
+            expected: None,
+        });
         Some(LeftToHost::Instead(Substitute::Read { descriptor, address: buffer, length, offset }, length))
     }
 
@@ -256,7 +266,15 @@ impl Task {
         let moved = at == At::Position;
         // It stays open, for writing, until that is done.
         let file = Some(file);
-        self.leave_to_host(LentTransfer { file, offset, length, moved, again: false, expected });
+        self.leave_to_host(LentTransfer {
+            file,
+            offset,
+            length,
+            moved,
+            again: false,
+            shared: !self.is_alone(),
+            expected,
+        });
         if as_it_stands {
             return Ok(Some(LeftToHost::AsItStands));
         }
@@ -280,9 +298,12 @@ impl Task {
 
     /// The thread has trapped after it was left to the host: nothing has to be remembered of its transfer, unless that is to be made again.
     pub(crate) fn settle_transfer(&self, trap: &Trap) {
+        let is_gone = matches!(trap, Trap::Died | Trap::Unborn);
+        let is_held = !is_gone && self.with_context(|context| context.is_held()) == Some(true);
         let mut transfer = self.lent_transfer.lock();
         let Some(lent) = &mut *transfer else { return };
         if let Trap::Syscall(request) = trap
+            && is_held
             && !lent.again
             && self.with_context(|context| context.is_again(request)) == Some(true)
         {
@@ -292,12 +313,10 @@ impl Task {
             return;
         }
         lent.again = false;
-        let is_gone = matches!(trap, Trap::Died | Trap::Unborn);
-        let is_held = !is_gone && self.with_context(|context| context.is_held()) == Some(true);
         let file = lent.file.take();
         let mut done = None;
         match &mut lent.expected {
-            Some(_) if !is_held && !is_gone && !self.is_alone() => {
+            Some(_) if lent.shared && !is_held && !is_gone => {
                 self.left_to_host.store(true, Ordering::Relaxed)
             }
             Some(expected) if !is_gone => {
