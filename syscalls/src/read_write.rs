@@ -10,8 +10,8 @@ use abi::polling::InotifyMask;
 use abi::user::{Fd, UserAddress, UserPath};
 use sentry::task::{Reply, Task};
 use sentry::vfs::{
-    Access, At, Blocking, DataOnly, FileDescription, FileKind, LeftToHost, Read, SetAttributes, Subject,
-    UserBuffers, WalkFlags, Write, WriteMode, check_access, watches,
+    Access, At, Blocking, DataOnly, FileDescription, FileKind, Read, SetAttributes, Subject, UserBuffers,
+    WalkFlags, Write, WriteMode, check_access, watches,
 };
 use sentry::wait::Failure;
 
@@ -80,7 +80,7 @@ pub fn sys_read<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: usi
         Err(errno) => return Reply::Now(Err(errno.into())),
     };
     if let Some(left) = task.read_by_host(&file, fd.raw(), buffer.address(), count, At::Position) {
-        return reply_left(left);
+        return left.into();
     }
     let buffers = UserBuffers::one(buffer.address(), count);
     start_read(task, Read::new(file, buffers, At::Position, Blocking::AsDescription))
@@ -98,19 +98,12 @@ pub fn sys_write<'a>(task: &'a Arc<Task>, fd: Fd, buffer: UserAddress, count: us
     });
     if let Ok(write) = &mut write {
         match task.write_by_host(write, fd.raw(), buffer.address(), count, At::Position) {
-            Ok(Some(left)) => return reply_left(left),
+            Ok(Some(left)) => return left.into(),
             Ok(None) => {}
             Err(errno) => return Reply::Now(Err(errno.into())),
         }
     }
     start_write(task, write)
-}
-
-const fn reply_left<'a>(left: LeftToHost) -> Reply<'a> {
-    match left {
-        LeftToHost::AsItStands => Reply::Native,
-        LeftToHost::Instead(operation, result) => Reply::Substitute(operation, result),
-    }
 }
 
 /// The file for a transfer at an offset, in Linux's order of errors.
@@ -136,7 +129,7 @@ pub fn sys_pread64<'a>(
         Err(errno) => return Reply::Now(Err(errno.into())),
     };
     if let Some(left) = task.read_by_host(&file, fd.raw(), buffer.address(), count, at) {
-        return reply_left(left);
+        return left.into();
     }
     let buffers = UserBuffers::one(buffer.address(), count);
     start_read(task, Read::new(file, buffers, at, Blocking::AsDescription))
@@ -160,7 +153,7 @@ pub fn sys_pwrite64<'a>(
     });
     if let (Ok(write), Ok(offset)) = (&mut write, u64::try_from(offset)) {
         match task.write_by_host(write, fd.raw(), buffer.address(), count, At::Offset(offset)) {
-            Ok(Some(left)) => return reply_left(left),
+            Ok(Some(left)) => return left.into(),
             Ok(None) => {}
             Err(errno) => return Reply::Now(Err(errno.into())),
         }

@@ -39,7 +39,7 @@ use super::inode::FileKind;
 use super::transfer::{At, Blocking, Read, UserBuffers, Write, WriteMode};
 use super::watches;
 use crate::memory::HostFile;
-use crate::task::Task;
+use crate::task::{Reply, Task};
 
 /// Reads at an offset of fewer bytes are copied by the sentry: one notification costs as much.
 const SMALLEST: u64 = 128 << 10;
@@ -123,6 +123,15 @@ pub enum LeftToHost {
     AsItStands,
     /// This instead, and what the call returns then.
     Instead(Substitute, u64),
+}
+
+impl From<LeftToHost> for Reply<'_> {
+    fn from(left: LeftToHost) -> Self {
+        match left {
+            LeftToHost::AsItStands => Self::Native,
+            LeftToHost::Instead(operation, result) => Self::Substitute(operation, result),
+        }
+    }
 }
 
 impl Task {

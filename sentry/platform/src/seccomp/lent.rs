@@ -193,12 +193,12 @@ mod tests {
         files.put(lent(5, 0, ONE));
         files.put(lent(6, 0, ONE));
         assert!(files.may_put(ONE, 6) && !files.may_put(ONE, 7));
-        for thread in 0..62 {
-            let owner = Owner::Thread(100 + thread);
+        for thread in 0..62_u64 {
+            let owner = Owner::Thread(usize::try_from(100 + thread).unwrap());
             let place = files.place_for(owner, 1);
             assert_eq!(place, (thread < 60).then_some(Err(None)));
             if place.is_some() {
-                files.put(lent(100 + thread as u64, 1, owner));
+                files.put(lent(100 + thread, 1, owner));
             }
         }
         assert_eq!(files.take(ONE).len(), 4);
