@@ -11,6 +11,7 @@ pub mod foreground;
 pub mod gofer;
 pub mod kernel;
 pub mod live;
+pub mod placement;
 pub mod server;
 pub mod spawn;
 pub mod start;

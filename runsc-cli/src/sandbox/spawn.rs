@@ -22,6 +22,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use sentry::spec::WindowSize;
 
+use super::placement::Place;
+
 /// Most descriptors on one message (three standard ones, and some that were preserved).
 pub const DESCRIPTOR_LIMIT: usize = 64;
 
@@ -42,6 +44,8 @@ pub struct Launch<'a> {
     /// Namespaces that the child makes by itself on its way, because they take long (`CLONE_NEWNET`: half a millisecond)
     /// and nobody else needs them: for these the caller does not wait.
     pub own_namespaces: CloneFlags,
+    /// The caller has much to do yet: the child goes to another processor.
+    pub elsewhere: bool,
     /// Keep all capabilities across the execution although the user is not root in the new user namespace.
     pub keep_capabilities: bool,
 }
@@ -81,7 +85,12 @@ pub fn launch(launch: &Launch<'_>) -> io::Result<Launched> {
     }
     let argv = pointers(launch.arguments);
     let envp = pointers(launch.environment);
+    let place = if launch.elsewhere { Some(Place::here()?) } else { None };
     let pid = clone_process(launch.namespaces)?;
+    if let Some(place) = place {
+        // Either may run first. Only to be faster: nothing depends on it.
+        let _ = if pid == 0 { place.leave() } else { place.send_away(Pid::from_raw(pid)) };
+    }
     if pid == 0 {
         let errno = become_role(launch, &own_program, &argv, &envp);
         drop(std::fs::File::from(failure_write).write_all(&errno.to_le_bytes()));

@@ -291,7 +291,7 @@ pub fn explain(args: &[String], error: &ControlError) -> Failure {
     }
 }
 
-/// Gives back also which user namespace it is in. Its mount namespace it makes itself.
+/// Gives back also which user namespace it is in. Its mount and network namespaces it makes itself.
 fn fork_gofer(
     creation: &Creation<'_>,
     descriptors: &[BorrowedFd<'_>],
@@ -308,7 +308,7 @@ fn fork_gofer(
     if user_namespace != UserNamespace::Inherited {
         namespaces |= CloneFlags::CLONE_NEWUSER;
     }
-    let child = fork(gofer::ROLE, descriptors, namespaces, CloneFlags::CLONE_NEWNET)?;
+    let child = fork(gofer::ROLE, descriptors, namespaces, CloneFlags::empty())?;
     match user_namespace {
         UserNamespace::Inherited => {}
         UserNamespace::OnlyCaller => map_only_caller(child.pid)?,
@@ -372,6 +372,7 @@ fn fork(
         descriptors,
         namespaces,
         own_namespaces,
+        elsewhere: role == boot::ROLE,
         keep_capabilities: namespaces.contains(CloneFlags::CLONE_NEWUSER),
     })?;
     Ok(Child { pid, outcome: Some(outcome), keep: false })
