@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   Syscall, rung for ──────────────── DEEP, SEND ANSWER_DEEP ──▶ Asking(Deep) ── result, state, FUTEX_WAKE ──▶ Running
-//!   Asking(Slot), of a crowd ───────── DEEP ────────────────────────▶ ▲
+//!   Asking(Slot), of a crowd ───────── YIELDING, stub: DEEP ─────────▶ ▲
 //!   Asking(Parked) ─────────────────── DEEP, SEND ANSWER_DEEP ──────▶ ▲
 //!   Syscall, the program's own site ── signal, SEND ──▶ Sinking ──────╯ handler: frame into the stub, DEEP, SEND return
 //! ```
@@ -16,8 +16,12 @@
 //! What the stub sees cannot come too late: `ANSWER_DEEP` says that the answer comes to the slot, whether or not it is there
 //! already, and the host compares the state once more before it lets the thread sleep.
 //!
-//! The wait is the only call that the filter allows without asking, so that it is no notification itself: the number, the stub's instruction,
-//! `FUTEX_WAIT` and no time limit. A program that jumps there with an address of its own sleeps until its word changes hands or
+//! A thread of a crowd shares its processor with those who answer it, mostly: who hands over to another waits for that one next. So it lets others run
+//! (`sched_yield(2)`) before it sleeps; if its answer is there when its own turn comes, which is most often so, nobody had to wake it, and two that hand
+//! over to each other cost a switch each and nothing else. After [`crate::stub::YIELD_TICKS`] in vain it says so in its slot, and sleeps like the others.
+//!
+//! The wait and these turns are the only calls that the filter allows without asking, so that they are no notifications themselves: the number, the stub's instruction, and
+//! of the wait `FUTEX_WAIT` and no time limit. A program that jumps there with an address of its own sleeps until its word changes hands or
 //! a signal comes, which is all it can do: it cannot wake, requeue, take a lock or lend priority, and the sentry's signal ends it
 //! like a loop that never calls. A program that changes its own state word goes on with a result of its own making while the
 //! sentry believes it asleep; with its next call it is killed, and until then it computes.
@@ -34,7 +38,9 @@ use super::frame::Frame;
 use super::outbox::Answer;
 use super::thread::{Place, Stand, State, Thread};
 use crate::SyscallRequest;
-use crate::stub::{ANSWER_DEEP, ANSWER_RETURN, SLOT_RESULT, SLOT_RETURN, STATE_DEEP, STATE_TAKEN};
+use crate::stub::{
+    ANSWER_DEEP, ANSWER_RETURN, SLOT_RESULT, SLOT_RETURN, STATE_DEEP, STATE_TAKEN, STATE_YIELDING,
+};
 
 /// Calls that may be held in notifications: nobody has to walk past more. Those that cannot be sent deep come on top.
 pub const MOST_HELD: usize = 16;
@@ -138,12 +144,13 @@ impl Core {
         self.sent(thread, state, self.listener.answer(id, ANSWER_DEEP))
     }
 
-    /// Sends a thread deep that looks at its slot, where its request has been taken and will take longer. Returns whether that was so.
+    /// Sends a thread deep that looks at its slot, where its request has been taken and will take longer; it lets others run first, who may be
+    /// those that it waits for. Returns whether that was so.
     pub fn sink_asking(&self, thread: &Thread) -> bool {
         let mut state = thread.state.lock();
         // Otherwise it has been answered, or is giving up its processor by itself.
         if let Stand::Asking { request, place: Place::Slot } = state.stand
-            && thread.slot.change_state(STATE_TAKEN, STATE_DEEP).is_ok()
+            && thread.slot.change_state(STATE_TAKEN, STATE_YIELDING).is_ok()
         {
             self.set_stand(&mut state, Stand::Asking { request, place: Place::Deep });
             return true;
@@ -185,9 +192,13 @@ impl Core {
         thread.slot.set_word(SLOT_RESULT, value);
         self.set_stand(state, Stand::Running);
         state.heat.resumed();
-        thread.slot.set_state(state.idle_word());
+        // First the signal: a thread that is awake goes on as soon as it sees the answer.
         thread.pass_interrupt(state);
-        self.keep_answer(thread, Answer::Wake);
+        let before = thread.slot.replace_state(state.idle_word());
+        // Only the thread itself makes it `STATE_DEEP`, before it sleeps.
+        if before != STATE_YIELDING {
+            self.keep_answer(thread, Answer::Wake);
+        }
     }
 }
 

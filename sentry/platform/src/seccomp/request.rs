@@ -5,6 +5,7 @@
 //!   WATCHED ── stub ──▶ REQUEST ── sentry ──▶ TAKEN ── sentry ──▶ WATCHED or IDLE: answered
 //!                          │ stub: nobody comes             │ sentry: takes longer      ╰─▶ PARK ── stub ──╮
 //!                          ╰──▶ IDLE, and it rings          ╰── stub: takes long ──▶ PARKING ◀─────────────╯
+//!   TAKEN ── sentry, of a crowd ──▶ YIELDING ── stub ──▶ DEEP: lets others run, then sleeps (`deep.rs`); answered in both
 //!   PARKING: the stub makes a call that is notified; the answer to that is the answer to the request, or DEEP (`deep.rs`)
 //! ```
 //!

@@ -247,8 +247,8 @@ fn code_memfd(image: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// The filter: ask about everything, except a return from the stub's own handler, and the wait of a thread that the sentry has
-/// sent to sleep (`deep.rs` says why nobody can misuse it).
-fn filter(labels: &Labels) -> [libc::sock_filter; 21] {
+/// sent to sleep, or its turns before that (`deep.rs` says why nobody can misuse them).
+fn filter(labels: &Labels) -> [libc::sock_filter; 26] {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -259,13 +259,18 @@ fn filter(labels: &Labels) -> [libc::sock_filter; 21] {
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     [
         step(LOAD, 0, 0, 4),
-        step(EQUAL, 0, 17, AUDIT_ARCH_X86_64),
+        step(EQUAL, 0, 22, AUDIT_ARCH_X86_64),
         step(LOAD, 0, 0, 0),
         step(EQUAL, 0, 4, libc::SYS_rt_sigreturn as u32),
         step(LOAD, 0, 0, IP),
-        step(EQUAL, 0, 13, low(labels.return_ip)),
+        step(EQUAL, 0, 18, low(labels.return_ip)),
         step(LOAD, 0, 0, IP + 4),
-        step(EQUAL, 12, 11, low(labels.return_ip >> 32)),
+        step(EQUAL, 17, 16, low(labels.return_ip >> 32)),
+        step(EQUAL, 0, 4, low(libc::SYS_sched_yield.cast_unsigned())),
+        step(LOAD, 0, 0, IP),
+        step(EQUAL, 0, 13, low(labels.yield_ip)),
+        step(LOAD, 0, 0, IP + 4),
+        step(EQUAL, 12, 11, low(labels.yield_ip >> 32)),
         step(EQUAL, 0, 10, libc::SYS_futex as u32),
         step(LOAD, 0, 0, IP),
         step(EQUAL, 0, 8, low(labels.deep_ip)),

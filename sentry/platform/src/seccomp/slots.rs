@@ -362,6 +362,11 @@ impl Slot {
         word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
     }
 
+    /// Sets the state as [`Slot::set_state`] does; returns what it was.
+    pub fn replace_state(&self, state: u32) -> u32 {
+        self.atomic(SLOT_STATE).map_or(0, |word| word.swap(state, Ordering::AcqRel))
+    }
+
     /// Wakes the thread that waits for the state to change (`man 2 futex`).
     pub fn wake(&self) {
         if let Some(word) = self.atomic(SLOT_STATE) {

@@ -6,8 +6,8 @@
 //!
 //! Threads that it looks at want no processor each: they wait for it most of the time. Several, a *crowd*, share the processors
 //! that are not its own (`seats`): even where that leaves them a single one, a call through the slot takes a
-//! tenth of the time that ringing takes. One whose call has to wait sleeps in its slot at once (`deep`), without a call of the host that somebody would have to
-//! receive; so two that hand over to each other cost two switches between them, and the spinner's call to wake.
+//! tenth of the time that ringing takes. One whose call has to wait lets the others run at once, and sleeps in its slot after a while (`deep`), without a call of the host that somebody would have to
+//! receive; so two that hand over to each other cost two switches between them, and nobody has to wake either.
 //!
 //! Key types: [`Spinner`], [`Watch`]. Neighbours: `heat` says who is worth it, `request` takes and answers.
 

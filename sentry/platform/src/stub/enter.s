@@ -191,6 +191,8 @@ runsc_stub_asked:
     je 82f
     cmp eax, {deep}
     je 91f
+    cmp eax, {yielding}
+    je 56f
     pause
     dec ecx
     jnz 81b
@@ -225,6 +227,24 @@ runsc_stub_park_ip:
     cmp rax, {answer_deep}
     je 91f
     jmp 86f
+56: # The call waits for something, and the sentry looks at others, too, who share this processor: it is theirs now. Who comes soon to answer
+    # need not wake anybody then.
+    rdtsc
+    mov r8d, eax
+57:
+    mov eax, {sched_yield}
+    syscall
+runsc_stub_yield_ip:
+    cmp dword ptr gs:[{state}], {yielding}
+    jne 80b
+    rdtsc
+    sub eax, r8d
+    cmp eax, {yield_ticks}
+    jb 57b
+    mov eax, {yielding}
+    mov ecx, {deep}
+    lock cmpxchg dword ptr gs:[{state}], ecx
+    jmp 80b
 84:
 runsc_stub_answered:
     mov rax, qword ptr gs:[{result}]

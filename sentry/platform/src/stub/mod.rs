@@ -59,6 +59,11 @@ pub const STATE_PARKING: u32 = 5;
 pub const STATE_SUBSTITUTE: u32 = 7;
 /// The thread sleeps until the word is something else: the call is answered then.
 pub const STATE_DEEP: u32 = 6;
+/// As [`STATE_DEEP`], but the thread lets others run for a while before it changes the word to that and sleeps.
+pub const STATE_YIELDING: u32 = 10;
+/// For how many processor ticks, 20 to 30 µs: as long as some hand-overs take. If others have more to do than that, each turn would cost it
+/// more of its own time, for the host takes what it has left at every one.
+pub const YIELD_TICKS: u32 = 60_000;
 /// What a call returns to the stub whose answer is yet to come to the slot: no error of Linux's.
 pub const ANSWER_DEEP: u64 = (-4000i64).cast_unsigned();
 /// What the `clone` returns that a thread makes for itself if the host has not executed it: the slot's state and result say what comes of the call.
@@ -194,6 +199,9 @@ global_asm!(
     patience = const PATIENCE,
     longer = const LONGER,
     deep = const STATE_DEEP,
+    yielding = const STATE_YIELDING,
+    yield_ticks = const YIELD_TICKS,
+    sched_yield = const libc::SYS_sched_yield,
     answer_deep = const ANSWER_DEEP.cast_signed(),
     futex = const libc::SYS_futex,
     call_park = const CALL_PARK,
@@ -231,6 +239,7 @@ unsafe extern "C" {
     static runsc_stub_asked: u8;
     static runsc_stub_took_back: u8;
     static runsc_stub_park_ip: u8;
+    static runsc_stub_yield_ip: u8;
     static runsc_stub_ring: u8;
     static runsc_stub_ring_ip: u8;
     static runsc_stub_copy_out: u8;
@@ -299,6 +308,7 @@ pub struct Labels {
     pub asked: u64,
     pub took_back: u64,
     pub park_ip: u64,
+    pub yield_ip: u64,
     pub ring: u64,
     pub ring_ip: u64,
     pub copy_out: u64,
@@ -424,6 +434,7 @@ pub fn image(geometry: &Geometry, carry: bool, local: bool) -> (Vec<u8>, Labels)
         asked: at(&raw const runsc_stub_asked),
         took_back: at(&raw const runsc_stub_took_back),
         park_ip: at(&raw const runsc_stub_park_ip),
+        yield_ip: at(&raw const runsc_stub_yield_ip),
         ring: at(&raw const runsc_stub_ring),
         ring_ip: at(&raw const runsc_stub_ring_ip),
         copy_out: at(&raw const runsc_stub_copy_out),

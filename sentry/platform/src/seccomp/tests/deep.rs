@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::seccomp::deep::MOST_HELD;
+use crate::seccomp::heat::ticks;
 use crate::seccomp::thread::{Place, Stand};
-use crate::stub::{ANSWER_DEEP, STATE_IDLE};
+use crate::stub::{ANSWER_DEEP, SLOT_RESULT, SLOT_RETURN, STATE_DEEP, STATE_IDLE, STATE_YIELDING};
 
 /// One more than can be held.
 const CROWD: usize = MOST_HELD + 1;
@@ -273,6 +274,106 @@ fn only_the_wait_itself_is_not_asked_about() {
         let registers = context.registers().expect("captured");
         (registers.rbx, registers.rax) = (ip - 2, PAUSE);
         assert_eq!(syscall(&mut context, Resume::Registers).await.number, PAUSE);
+    });
+}
+
+/// Waits for something that a thread does by itself.
+fn until(mut holds: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !holds() {
+        assert!(started.elapsed().as_secs() < 20, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
+/// Brings a thread to where it lets others run until the answer to its request comes; or sleeps by now.
+async fn yielding(platform: &SeccompPlatform, context: &mut Box<dyn Context>, asleep: bool) {
+    let core = &platform.core;
+    let thread = behind(&**context).thread.clone();
+    let request = SyscallRequest {
+        number: FUTEX,
+        arguments: [1, 2, 3, 4, 5, 6],
+        ip: core.labels.ring_ip,
+        architecture: Architecture::X86_64,
+        hot: false,
+    };
+    capture(context).await;
+    let registers = context.registers().expect("captured");
+    (registers.rip, registers.rbx) = (CODE, core.labels.yield_ip - 2);
+    (registers.rax, registers.r8) = (libc::SYS_sched_yield.cast_unsigned(), ticks());
+    thread.slot.leave_arguments(&request.arguments);
+    thread.slot.set_word(SLOT_RETURN, BEHIND);
+    thread.slot.set_state(STATE_YIELDING);
+    context.resume(Resume::Registers);
+    core.set_stand(&mut thread.state.lock(), Stand::Asking { request, place: Place::Deep });
+    if asleep {
+        until(|| thread.slot.state() == STATE_DEEP);
+    }
+}
+
+#[test]
+fn who_lets_others_run_gets_its_answer_awake_or_asleep() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let mut context = program(platform, through_stub()).await;
+        for round in 0..200 {
+            yielding(platform, &mut context, round % 2 == 1).await;
+            // Also in the middle of its turns, and on its way to sleep.
+            for _ in 0..round * 50 {
+                std::hint::spin_loop();
+            }
+            assert_eq!(report(&mut context, Resume::Return(77)).await, [77, 2, 3, 4, 5, 6], "{round}");
+        }
+    });
+}
+
+#[test]
+fn who_has_let_others_run_can_be_captured_and_interrupted() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let mut context = program(platform, through_stub()).await;
+        for _ in 0..40 {
+            yielding(platform, &mut context, true).await;
+            capture(&mut context).await;
+            let registers = *context.registers().expect("captured");
+            assert_eq!((registers.rax, registers.rip, registers.rsi), (FUTEX, BEHIND, 2));
+            assert_eq!(report(&mut context, Resume::Return(5)).await, [5, 2, 3, 4, 5, 6]);
+
+            yielding(platform, &mut context, true).await;
+            context.interrupter().interrupt();
+            assert!(matches!(run(&mut context, Resume::Return(88)).await, Trap::Interrupted));
+            assert_eq!(context.registers().expect("captured").rax, 88);
+            assert_eq!(report(&mut context, Resume::Registers).await, [88, 2, 3, 4, 5, 6]);
+        }
+    });
+}
+
+#[test]
+fn only_a_turn_of_others_is_not_asked_about_where_a_thread_lets_them_run() {
+    let (platform, _guard) = platform();
+    let ip = platform.core.labels.yield_ip;
+    block_on(platform, async {
+        for (number, is_asked) in
+            [(libc::SYS_sched_yield.cast_unsigned(), false), (PAUSE, true), (FUTEX, true)]
+        {
+            let mut context = program(platform, through_stub()).await;
+            let slot = &behind(&*context).thread.slot;
+            slot.set_word(SLOT_RETURN, BEHIND);
+            slot.set_word(SLOT_RESULT, 42);
+            let registers = context.registers().expect("captured");
+            (registers.rbx, registers.rax) = (ip - 2, number);
+            let request = syscall(&mut context, Resume::Registers).await;
+            if is_asked {
+                assert_eq!((request.number, request.ip), (number, ip));
+            } else {
+                assert_eq!((request.number, request.arguments[0]), (REPORT, 42));
+            }
+        }
+        // Elsewhere it is a call like others.
+        let mut context = program(platform, one_call()).await;
+        let yields = libc::SYS_sched_yield.cast_unsigned();
+        context.registers().expect("captured").rbx = yields;
+        assert_eq!(syscall(&mut context, Resume::Registers).await.number, yields);
     });
 }
 
