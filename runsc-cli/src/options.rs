@@ -336,6 +336,22 @@ mod tests {
     }
 
     #[test]
+    fn a_commands_help_is_its_own() {
+        let mut command = Arguments::command();
+        let listed: Vec<_> = command.get_subcommands().map(|each| each.get_about().cloned()).collect();
+        command.build();
+        for (each, about) in command.get_subcommands_mut().zip(listed) {
+            assert_eq!(each.get_about().cloned(), about, "{}", each.get_name());
+        }
+        for (name, option) in
+            [("run", "--keep"), ("exec", "--tty"), ("kill", "--all"), ("delete", "<IDS>...")]
+        {
+            let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+            assert!(help.contains(option), "{help}");
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }

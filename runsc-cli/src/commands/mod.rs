@@ -9,6 +9,7 @@ pub mod delete;
 pub mod do_;
 pub mod exec;
 pub mod features;
+mod given;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -23,6 +24,7 @@ pub mod unsupported;
 pub mod wait;
 
 use clap::Subcommand;
+use given::Given;
 
 use crate::container::id::ContainerId;
 use crate::container::store::Store;
@@ -34,37 +36,37 @@ use crate::sandbox::client::Client;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a container, which `start` then starts
-    Create(create::Create),
+    Create(Given<create::Create>),
     /// Delete a container and everything that belongs to it
-    Delete(delete::Delete),
+    Delete(Given<delete::Delete>),
     /// Run a command in a sandbox that shows the host's files
-    Do(do_::Do),
+    Do(Given<do_::Do>),
     /// Run one more process in a container
-    Exec(exec::Exec),
+    Exec(Given<exec::Exec>),
     /// Print what this runtime supports, as OCI defines it
-    Features(features::Features),
+    Features(Given<features::Features>),
     /// Send a signal to a container's first process
-    Kill(kill::Kill),
+    Kill(Given<kill::Kill>),
     /// List containers
-    List(list::List),
+    List(Given<list::List>),
     /// Stop all processes of a container for a while
-    Pause(pause::Pause),
+    Pause(Given<pause::Pause>),
     /// List the processes of a container
-    Ps(ps::Ps),
+    Ps(Given<ps::Ps>),
     /// Let the processes of a paused container go on
-    Resume(resume::Resume),
+    Resume(Given<resume::Resume>),
     /// Create and start a container
-    Run(run::Run),
+    Run(Given<run::Run>),
     /// Write a config.json to begin with
-    Spec(spec::SpecCommand),
+    Spec(Given<spec::SpecCommand>),
     /// Start a created container
-    Start(start::Start),
+    Start(Given<start::Start>),
     /// Print a container's state
-    State(state::State),
+    State(Given<state::State>),
     /// Print the system calls that are supported
-    Syscalls(syscalls::Syscalls),
+    Syscalls(Given<syscalls::Syscalls>),
     /// Wait until a process of a container has ended
-    Wait(wait::Wait),
+    Wait(Given<wait::Wait>),
     /// Not supported
     #[command(hide = true, disable_help_flag = true)]
     Checkpoint(unsupported::Unsupported),
@@ -105,22 +107,22 @@ impl Command {
     /// Does it.
     pub fn run(self, context: &Context) -> Result<i32, Failure> {
         match self {
-            Self::Create(command) => command.run(context),
-            Self::Delete(command) => command.run(context),
-            Self::Do(command) => command.run(context),
-            Self::Exec(command) => command.run(context),
-            Self::Features(command) => command.run(),
-            Self::Kill(command) => command.run(context),
-            Self::List(command) => command.run(context),
-            Self::Pause(command) => command.run(context),
-            Self::Ps(command) => command.run(context),
-            Self::Resume(command) => command.run(context),
-            Self::Run(command) => command.run(context),
-            Self::Spec(command) => command.run(),
-            Self::Start(command) => command.run(context),
-            Self::State(command) => command.run(context),
-            Self::Syscalls(command) => command.run(context),
-            Self::Wait(command) => command.run(context),
+            Self::Create(Given(command)) => command.run(context),
+            Self::Delete(Given(command)) => command.run(context),
+            Self::Do(Given(command)) => command.run(context),
+            Self::Exec(Given(command)) => command.run(context),
+            Self::Features(Given(command)) => command.run(),
+            Self::Kill(Given(command)) => command.run(context),
+            Self::List(Given(command)) => command.run(context),
+            Self::Pause(Given(command)) => command.run(context),
+            Self::Ps(Given(command)) => command.run(context),
+            Self::Resume(Given(command)) => command.run(context),
+            Self::Run(Given(command)) => command.run(context),
+            Self::Spec(Given(command)) => command.run(),
+            Self::Start(Given(command)) => command.run(context),
+            Self::State(Given(command)) => command.run(context),
+            Self::Syscalls(Given(command)) => command.run(context),
+            Self::Wait(Given(command)) => command.run(context),
             Self::Checkpoint(command) => command.run("checkpoint"),
             Self::Restore(command) => command.run("restore"),
             Self::Update(command) => command.run("update"),
