@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use super::Core;
 use super::birth::{BirthHandle, child_space, start_birth};
 use super::context::SeccompContext;
-use super::seats::processor;
 use super::thread::Stand;
 use crate::{Context, NewSpace, Registers, SpawnError, SpawnKind};
 
@@ -162,11 +161,9 @@ impl Core {
             let frame = under_way.birth.frame().ok_or(errno::EIO)?;
             frame.set_fp_state(&child.slot, None, &self.template);
             frame.reset_segments(&child.slot, &self.template);
-            // It comes from another processor, and the first exchanges with it would each go from one to the other and back.
-            self.spinner.seats.fix(child.tid(), processor());
-            let mut context = SeccompContext::new(self, child, Some(Registers::default()));
-            context.fixed = true;
-            return Poll::Ready(Ok(context));
+            // It has the seed's processors.
+            self.spinner.seats.free(child.tid());
+            return Poll::Ready(Ok(SeccompContext::new(self, child, Some(Registers::default()))));
         }
     }
 

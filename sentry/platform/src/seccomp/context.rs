@@ -55,8 +55,6 @@ pub struct SeccompContext {
     pub(super) rewriting: Option<Rewriting>,
     /// A [`Context::poll_patch`] under way.
     pub(super) patching: bool,
-    /// The thread may only run on one processor until it is first resumed.
-    pub(super) fixed: bool,
 }
 
 impl SeccompContext {
@@ -78,7 +76,6 @@ impl SeccompContext {
             lent: None,
             rewriting: None,
             patching: false,
-            fixed: false,
         })
     }
 
@@ -108,7 +105,7 @@ impl SeccompContext {
         identity: Option<u64>,
     ) -> Option<u64> {
         let place = place.map(u32::try_from).transpose().ok()?;
-        let number = self.core.listener.install(id, file, place).ok()?;
+        let number = self.core.install(&self.thread, id, file, place).ok()?;
         self.thread.process.lent.put(Lent { number, identity, writable: false, owner: self.owner() });
         Some(number)
     }
@@ -358,9 +355,6 @@ impl Context for SeccompContext {
             }
             (Resume::Registers, Stand::Captured { id, frame }) => {
                 let (id, frame) = (*id, *frame);
-                if std::mem::take(&mut self.fixed) {
-                    self.core.spinner.seats.free(thread.tid());
-                }
                 self.load(&mut state, id, frame)
             }
             (_, Stand::Dead) => After::Nothing,
@@ -410,8 +404,8 @@ impl Context for SeccompContext {
                 let (id, request) = (*id, *request);
                 set_waker(&mut state.waker, wake);
                 self.core.set_stand(&mut state, Stand::Capturing(Some(request)));
-                thread.process.signal(thread.tid());
-                let after = self.core.sent(&thread, &mut state, self.core.listener.proceed(id));
+                let sent = self.core.signal_and_send(&thread, &state, || self.core.listener.proceed(id));
+                let after = self.core.sent(&thread, &mut state, sent);
                 drop(state);
                 self.after(after);
             }
@@ -420,9 +414,9 @@ impl Context for SeccompContext {
                 set_waker(&mut state.waker, wake);
                 self.core.withdraw_carried(&thread);
                 self.core.set_stand(&mut state, Stand::Capturing(displaced));
-                // First the signal, then the answer: the handler runs before the application goes on.
-                thread.process.signal(thread.tid());
-                let after = self.core.sent(&thread, &mut state, self.core.listener.answer(id, number));
+                let answer = || self.core.listener.answer(id, number);
+                let sent = self.core.signal_and_send(&thread, &state, answer);
+                let after = self.core.sent(&thread, &mut state, sent);
                 drop(state);
                 self.after(after);
             }

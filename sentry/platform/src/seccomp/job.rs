@@ -109,7 +109,7 @@ impl SeccompContext {
         let mut fd = file.and_then(|file| job.number_of(file)).unwrap_or_default();
         if let Some(file) = file.filter(|file| job.number_of(*file).is_none()) {
             let place = job.spare.last().and_then(|number| u32::try_from(*number).ok());
-            match self.core.listener.install(self.held_id()?, file, place) {
+            match self.core.install(&self.thread, self.held_id()?, file, place) {
                 Ok(number) => {
                     if place.is_some() {
                         job.spare.pop();

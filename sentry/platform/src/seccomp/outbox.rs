@@ -9,10 +9,13 @@
 //! Invariant: a thread of the sentry never waits for anything with an answer kept.
 
 use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use abi::errno::Errno;
+
 use super::Core;
-use super::thread::Thread;
+use super::thread::{State, Thread};
 
 /// How a thread is let go on.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,37 @@ impl Core {
         OUTBOX.with_borrow_mut(|outbox| outbox.push(kept));
     }
 
+    /// Has a held thread go into its handler before it goes on: first the signal, then what lets it go.
+    pub fn signal_and_send(
+        &self,
+        thread: &Thread,
+        state: &State,
+        send: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let signal_and_send = || {
+            thread.process.signal(thread.tid());
+            send()
+        };
+        if state.seated {
+            signal_and_send()
+        } else {
+            self.spinner.seats.wake_here(thread.tid(), signal_and_send)
+        }
+    }
+
+    /// Puts a file into the process of a thread that is held by notification `id`; see [`super::notification::Listener::install`].
+    pub fn install(
+        &self,
+        thread: &Thread,
+        id: u64,
+        file: BorrowedFd<'_>,
+        at: Option<u32>,
+    ) -> Result<u64, Errno> {
+        let install = || self.listener.install(id, file, at);
+        let seated = thread.state.lock().seated;
+        if seated { install() } else { self.spinner.seats.wake_here(thread.tid(), install) }
+    }
+
     /// Sends what this thread of the sentry has kept. To be called with no lock held. Returns whether somebody was woken, because his thread
     /// had died before it could be answered: who calls this on the way to a wait must not wait then.
     pub fn send_answers(&self) -> bool {
@@ -63,8 +97,8 @@ impl Core {
             let result = match kept.answer {
                 Answer::Value(id, value) => self.listener.answer(id, value),
                 Answer::Signalled(id, value) => {
-                    kept.thread.process.signal(kept.thread.tid());
-                    self.listener.answer(id, value)
+                    let state = kept.thread.state.lock();
+                    self.signal_and_send(&kept.thread, &state, || self.listener.answer(id, value))
                 }
                 Answer::Proceed(id) => self.listener.proceed(id),
                 Answer::Wake => {

@@ -66,6 +66,15 @@ impl Seats {
         Self::set(tid, &self.allowed);
     }
 
+    /// Wakes a thread that is held, on the calling thread's processor. The answer to a notification does so by itself; a signal or a file that is put into
+    /// the process wakes it on any processor that is idle, from which it then has to come back, 50 µs and more for each.
+    pub fn wake_here<T>(&self, tid: i32, wake: impl FnOnce() -> T) -> T {
+        self.fix(tid, processor());
+        let result = wake();
+        self.free(tid);
+        result
+    }
+
     /// Seats a thread away from the spinner's processor.
     pub fn seat(&self, tid: i32, spinner: usize) {
         self.keep_off(tid, spinner);
