@@ -112,11 +112,16 @@ fn seat(thread: &Path) -> Option<(String, String)> {
     Some((allowed, policy))
 }
 
-/// The seats of all threads of the sandbox's applications.
+/// The seats of all threads of the sandbox's applications. Processes that are made ahead, and who makes them, have no program mapped: they are
+/// kept off a processor where somebody waits.
 fn seats(runtime: &Runtime, container: &Container) -> Result<Vec<(String, String)>, String> {
     let own = [container.pid()?, container.gofer_pid()?];
     let family = host::family_of(runtime.binary(), &own);
-    let threads = family.iter().filter(|process| !own.contains(&process.pid)).flat_map(|process| {
+    let has_program = |pid: i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.contains("busybox"))
+    };
+    let programs = family.iter().filter(|process| !own.contains(&process.pid) && has_program(process.pid));
+    let threads = programs.flat_map(|process| {
         std::fs::read_dir(format!("/proc/{}/task", process.pid)).into_iter().flatten().flatten()
     });
     Ok(threads.filter_map(|thread| seat(&thread.path())).collect())
