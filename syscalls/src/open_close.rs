@@ -118,11 +118,14 @@ fn judge_how(how: OpenHowArgument) -> SysResult<OpenHow> {
 
 /// `close(2)` <https://man7.org/linux/man-pages/man2/close.2.html>
 pub fn sys_close(task: &Arc<Task>, fd: Fd) -> Reply<'_> {
-    match task.files().remove(fd.raw()) {
-        Ok(file) => file.ops.flush(task),
+    let file = match task.files().remove(fd.raw()) {
+        Ok(file) => file,
         Err(errno) => return Reply::Now(Err(errno.into())),
-    }
-    match task.take_back(fd.raw()) {
+    };
+    file.ops.flush(task);
+    let back = task.take_back(fd.raw(), &file);
+    drop(file);
+    match back {
         TakeBack::Nothing => Reply::Now(Ok(0)),
         TakeBack::Native => Reply::Native,
         TakeBack::Commands => Reply::Later(Box::pin(async move {

@@ -332,9 +332,10 @@ pub trait Context: Send {
     /// What was lent last is open for writing.
     fn lent_for_writing(&mut self) {}
 
-    /// The trapped call closes a descriptor: what becomes of a file that was lent where it names one.
-    fn take_back(&mut self, number: u64) -> TakeBack {
-        let _ = number;
+    /// The trapped call closes a descriptor: what becomes of a file that was lent where it names one, or of the one with this identity, which nobody has
+    /// open any more and which has to be closed.
+    fn take_back(&mut self, number: u64, identity: Option<u64>) -> TakeBack {
+        let _ = (number, identity);
         TakeBack::Nothing
     }
 
@@ -389,7 +390,8 @@ pub enum TakeBack {
     Nothing,
     /// The host may carry out the call ([`Resume::Native`], which has to be the next resume).
     Native,
-    /// [`Context::poll_memory`] does it, with no operations: the file is open for writing, which would keep others from executing it.
+    /// [`Context::poll_memory`] does it, with no operations: the file is open for writing, which would keep others from executing it, or
+    /// would go on taking room once it is deleted.
     Commands,
 }
 

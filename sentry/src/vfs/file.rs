@@ -154,7 +154,12 @@ pub trait FileOps: Send + Sync {
         None
     }
 
-    /// The same for writing. That counts as a change.
+    /// Identity of what was lent for reading, if that must not stay open for longer than the file, which somebody may delete on the host.
+    fn lent_identity(&self) -> Option<u64> {
+        None
+    }
+
+    /// As [`FileOps::lend_for_reading`], for writing. That counts as a change.
     fn lend_for_writing(&self) -> Option<WritableLoan> {
         None
     }

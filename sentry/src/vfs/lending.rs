@@ -17,7 +17,9 @@
 //! too, has one with that number put in its place. The number is given to another file, or closed, only while that thread
 //! is held in a later call; so whatever others do meanwhile, the host reads or writes what the description stood for when the call was made, as Linux does, which
 //! looks the number up once. Two threads that borrow the same file have a descriptor each. Whoever forks has copies of all that its process was lent, which the
-//! platform notes for the child: nobody lends while the gate for changes of the memory is taken.
+//! platform notes for the child: nobody lends while the gate for changes of the memory is taken. What a thread has borrowed of the gofer's it gives back when it
+//! closes the file (which may be deleted next, and would go on taking room); if another thread closes it, it stays until the borrower
+//! borrows others, changes memory or ends.
 //!
 //! Writes go the same way. Those to the gofer's files only while there is one thread: their descriptors are closed when
 //! the application's is, at any price, because the host executes no file that is open for writing, and only their own thread could. What is written to memory
@@ -383,9 +385,10 @@ impl Task {
     }
 
     /// A descriptor was closed by the trapped call: what is to be done about a file that was lent there.
-    pub fn take_back(&self, fd: i32) -> TakeBack {
+    pub fn take_back(&self, fd: i32, file: &Arc<FileDescription>) -> TakeBack {
         let number = u64::from(fd.cast_unsigned());
-        self.with_context(|context| context.take_back(number)).unwrap_or(TakeBack::Nothing)
+        let identity = if Arc::strong_count(file) == 1 { file.ops.lent_identity() } else { None };
+        self.with_context(|context| context.take_back(number, identity)).unwrap_or(TakeBack::Nothing)
     }
 
     /// [`TakeBack::Commands`].

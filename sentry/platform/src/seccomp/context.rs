@@ -591,12 +591,18 @@ impl Context for SeccompContext {
         self.thread.process.lent.mark_writable(self.owner(), self.lent);
     }
 
-    fn take_back(&mut self, number: u64) -> TakeBack {
-        let lent = &self.thread.process.lent;
-        let Some(there) = lent.find(self.owner(), number) else { return TakeBack::Nothing };
+    fn take_back(&mut self, number: u64, identity: Option<u64>) -> TakeBack {
+        let (lent, owner) = (&self.thread.process.lent, self.owner());
+        let there = lent.find(owner, number);
         // While there are others, numbers are the process's concern, and not the application's.
-        if !self.has_others() && self.hold().is_some() {
-            lent.remove(self.owner(), number);
+        if self.has_others() {
+            let has_to = there.is_some_and(|there| there.writable)
+                || identity.is_some_and(|identity| lent.has_file(owner, identity));
+            return if has_to { TakeBack::Commands } else { TakeBack::Nothing };
+        }
+        let Some(there) = there else { return TakeBack::Nothing };
+        if self.hold().is_some() {
+            lent.remove(owner, number);
             self.lent = Some(number);
             return TakeBack::Native;
         }

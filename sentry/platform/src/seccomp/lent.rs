@@ -71,6 +71,11 @@ impl LentFiles {
         self.0.lock().iter().find(|lent| lent.owner == owner && lent.number == number).copied()
     }
 
+    /// Whether the thread has one with this file.
+    pub fn has_file(&self, owner: Owner, identity: u64) -> bool {
+        self.0.lock().iter().any(|lent| lent.owner == owner && lent.identity == Some(identity))
+    }
+
     /// The thread's own one with this file, or where another file may be put for it: in the place of one that is needed no more, or anywhere (`None`).
     pub fn place_for(&self, owner: Owner, identity: u64) -> Option<Result<u64, Option<u64>>> {
         let all = self.0.lock();

@@ -56,6 +56,10 @@ impl FileOps for RegularFile {
         self.read_only.get_or_init(|| self.inode.descriptor(Use::Lend).ok()).clone()
     }
 
+    fn lent_identity(&self) -> Option<u64> {
+        self.read_only.get()?.as_ref().map(|host| host.identity())
+    }
+
     fn lend_for_writing(&self) -> Option<WritableLoan> {
         // As long as it is open for writing, the host is asked for the attributes anyway.
         self.inode.note_changed();

@@ -122,7 +122,7 @@ fn a_lent_file_is_read_by_its_call_and_closed_by_another() {
             if let Some((file, identity)) = lend {
                 assert!(context.lend(3, file.as_fd(), identity));
             }
-            assert!(!back || context.take_back(3) == TakeBack::Native);
+            assert!(!back || context.take_back(3, None) == TakeBack::Native);
             let result = syscall(&mut context, Resume::Native).await.arguments[0];
             let mut byte = [0];
             assert_eq!(context.memory().read(DATA, &mut byte), Ok(1));
@@ -269,5 +269,34 @@ fn a_file_is_lent_to_one_thread_alone_and_under_a_number_of_its_own() {
         let mut context = program(platform, getpid_forever()).await;
         syscall(&mut context, Resume::Registers).await;
         assert_eq!(context.lend_privately(one.as_fd(), 1), None, "it has not rung");
+    });
+}
+
+/// What one thread was lent is closed by nobody else, and by itself when the file is; a child has copies, and closes them.
+#[test]
+fn what_a_thread_was_lent_only_itself_gives_back_and_a_child_has_copies() {
+    let (platform, _guard) = platform();
+    block_on(platform, async {
+        let (file, _) = two_files();
+        let mut parent = ringing_for(platform, [libc::SYS_pread64.cast_unsigned(), 77, DATA, 16]).await;
+        let number = parent.lend_privately(file.as_fd(), 1).expect("lent");
+        capture(&mut parent).await;
+        let open = |context: &dyn Context| {
+            std::fs::read_dir(format!("/proc/{}/fd", host_tid(context))).expect("proc").count()
+        };
+        let registers = *parent.registers().expect("captured");
+        let spawned = |kind| Spawn { kind, registers, fs_base: None };
+        let mut thread = spawn(&mut parent, &spawned(SpawnKind::Thread)).await;
+        let mut copy = spawn(&mut thread, &spawned(SpawnKind::Copy)).await;
+        assert_eq!((open(&*parent), open(&*copy)), (2, 2));
+        memory(&mut copy, &[]).await.expect("closed");
+        memory(&mut thread, &[anonymous(0x5000_0000, 0x1000)]).await.expect("mapped");
+        assert_eq!((open(&*parent), open(&*copy)), (2, 1));
+        assert_eq!(thread.take_back(number, Some(1)), TakeBack::Nothing, "it is another's");
+        assert_eq!(parent.take_back(number, None), TakeBack::Nothing, "the application's number is another");
+        assert!(!parent.lend(number, file.as_fd(), 1), "nor is that its business");
+        assert_eq!(parent.take_back(77, Some(1)), TakeBack::Commands);
+        memory(&mut parent, &[]).await.expect("closed");
+        assert_eq!(open(&*parent), 1);
     });
 }
