@@ -92,6 +92,7 @@ if step "build" 1200 cargo build --workspace --all-targets -q; then
     step "guest programs" 600 cargo test -p runsc -q --test guest
     step "do" 240 cargo test -p runsc -q --test do_command
     step "security" 240 cargo test -p runsc -q --test security --test sentry_filter
+    step "idle" 300 cargo test -p runsc -q --test idle
     step "host sockets" 120 cargo test -p runsc -q --test host_sockets
     step "opened ahead" 120 cargo test -p runsc -q --test opened_ahead
     step "oci" 360 cargo test -p runsc -q --test oci
